@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef CAGENT_H
+#define CAGENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/types.h>
+
+/// A program to start.
+struct agent_program {
+    const char *path;
+    char *const *argv;
+    char *const *envp;
+    const char *directory;
+    /// The child's descriptors 0, 1, 2, ...; it gets no others.
+    const int *descriptors;
+    int descriptor_count;
+    /// A cgroup's `cgroup.procs`, opened for writing, that the child enters; -1 for none.
+    int cgroup;
+};
+
+/// Starts a program in a session of its own. Returns 0 and its pid, or the errno of what failed, of `execve` too.
+int agent_spawn(const struct agent_program *program, pid_t *pid);
+
+/// Loads a kernel module from a file; 0 also when it is loaded already, else an errno.
+int agent_load_module(const char *path);
+
+/// Gives the kernel's generator randomness and makes it start anew from it; 0 or an errno.
+int agent_reseed(const uint8_t *bytes, size_t count);
+
+/// Brings the loopback interface up; 0 or an errno.
+int agent_loopback_up(void);
+
+/// A descriptor that reports SIGCHLD, which is blocked from then on; -1 on failure.
+int agent_child_signals(void);
+
+/// A file in memory, close-on-exec; -1 on failure.
+int agent_memory_file(const char *name);
+
+/// A pipe whose ends are close-on-exec, the end to read first; 0 or -1.
+int agent_pipe(int ends[2]);
+
+/// Bytes that a pipe holds now; 0 on failure.
+int agent_pending_bytes(int descriptor);
+
+/// Puts this process before all others; its children start as ordinary ones. 0 or an errno.
+int agent_become_realtime(void);
+
+/// Restarts the machine, which ends the VM. Does not return.
+void agent_reboot(void);
+
+#endif

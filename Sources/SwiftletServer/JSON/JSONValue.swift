@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import NIOCore
+
+/// Any JSON, as read from a request or as written into a response.
+enum JSONValue: Equatable, Sendable {
+    case null
+    case bool(Bool)
+    case integer(Int)
+    case number(Double)
+    case string(String)
+    case array([JSONValue])
+    /// Fields in the order in which they are written; those of a request are in no order.
+    case object([Field])
+
+    struct Field: Equatable, Sendable {
+        let name: String
+        let value: JSONValue
+    }
+
+    /// Reads a text.
+    ///
+    /// - Throws: an error when it is no JSON, or nested deeper than Foundation's parser allows (512 levels).
+    init(parsing bytes: ByteBuffer) throws {
+        guard String(validating: bytes.readableBytesView, as: UTF8.self) != nil else {
+            throw CocoaError(.fileReadInapplicableStringEncoding)
+        }
+        self = try JSONDecoder().decode(JSONValue.self, from: Data(bytes.readableBytesView))
+    }
+
+    /// The value of an object's field; nil when there is none.
+    subscript(name: String) -> JSONValue? {
+        guard case .object(let fields) = self else { return nil }
+        return fields.last { $0.name == name }?.value
+    }
+
+    /// Appends the value's text.
+    func write(to buffer: inout ByteBuffer) {
+        switch self {
+        case .null: buffer.writeStaticString("null")
+        case .bool(let value): buffer.writeString(value ? "true" : "false")
+        case .integer(let value): buffer.writeString(String(value))
+        case .number(let value): buffer.writeString(value.isFinite ? String(value) : "null")
+        case .string(let value): Self.write(value, to: &buffer)
+        case .array(let values):
+            buffer.writeStaticString("[")
+            for (index, value) in values.enumerated() {
+                if index > 0 { buffer.writeStaticString(",") }
+                value.write(to: &buffer)
+            }
+            buffer.writeStaticString("]")
+        case .object(let fields):
+            buffer.writeStaticString("{")
+            for (index, field) in fields.enumerated() {
+                if index > 0 { buffer.writeStaticString(",") }
+                Self.write(field.name, to: &buffer)
+                buffer.writeStaticString(":")
+                field.value.write(to: &buffer)
+            }
+            buffer.writeStaticString("}")
+        }
+    }
+
+    private static func write(_ text: String, to buffer: inout ByteBuffer) {
+        buffer.writeStaticString("\"")
+        var escaper = JSONStringEscaper()
+        escaper.escape(text.utf8, into: &buffer)
+        escaper.finish(into: &buffer)
+        buffer.writeStaticString("\"")
+    }
+
+    /// The value as a text.
+    var text: String {
+        var buffer = ByteBuffer()
+        write(to: &buffer)
+        return String(buffer: buffer)
+    }
+}
+
+extension JSONValue: Decodable {
+    private struct Name: CodingKey {
+        let stringValue: String
+        var intValue: Int? { nil }
+
+        init(stringValue: String) {
+            self.stringValue = stringValue
+        }
+
+        init?(intValue: Int) {
+            nil
+        }
+    }
+
+    init(from decoder: any Decoder) throws {
+        if let object = try? decoder.container(keyedBy: Name.self) {
+            self = .object(
+                try object.allKeys.map { Field(name: $0.stringValue, value: try object.decode(JSONValue.self, forKey: $0)) }
+            )
+            return
+        }
+        if var array = try? decoder.unkeyedContainer() {
+            var values: [JSONValue] = []
+            while !array.isAtEnd { values.append(try array.decode(JSONValue.self)) }
+            self = .array(values)
+            return
+        }
+        let single = try decoder.singleValueContainer()
+        if single.decodeNil() {
+            self = .null
+        } else if let value = try? single.decode(String.self) {
+            self = .string(value)
+        } else if let value = try? single.decode(Bool.self) {
+            self = .bool(value)
+        } else if let value = try? single.decode(Int.self) {
+            self = .integer(value)
+        } else {
+            self = .number(try single.decode(Double.self))
+        }
+    }
+}
+
+extension JSONValue: ExpressibleByStringLiteral, ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral {
+    init(stringLiteral value: String) {
+        self = .string(value)
+    }
+
+    init(dictionaryLiteral elements: (String, JSONValue)...) {
+        self = .object(elements.map { Field(name: $0.0, value: $0.1) })
+    }
+
+    init(arrayLiteral elements: JSONValue...) {
+        self = .array(elements)
+    }
+
+    /// A text, or null.
+    init(_ value: String?) {
+        self = value.map { .string($0) } ?? .null
+    }
+
+    /// A number, or null.
+    init(_ value: Double?) {
+        self = value.map { .number($0) } ?? .null
+    }
+
+    /// A moment as the contract writes it, UTC without a zone, or null.
+    init(_ value: Date?) {
+        self = value.map { .string($0.contractText) } ?? .null
+    }
+}
+
+extension Date {
+    /// `2026-01-01T00:00:00.123456`, UTC.
+    var contractText: String {
+        let micro = Int64((timeIntervalSince1970 * 1e6).rounded(.down))
+        var seconds = time_t(micro / 1_000_000)
+        var parts = tm()
+        gmtime_r(&seconds, &parts)
+        func padded(_ value: some BinaryInteger, _ width: Int) -> String {
+            let digits = String(value)
+            return String(repeating: "0", count: max(0, width - digits.count)) + digits
+        }
+        let day = "\(padded(parts.tm_year + 1900, 4))-\(padded(parts.tm_mon + 1, 2))-\(padded(parts.tm_mday, 2))"
+        let time = "\(padded(parts.tm_hour, 2)):\(padded(parts.tm_min, 2)):\(padded(parts.tm_sec, 2))"
+        return "\(day)T\(time).\(padded(micro % 1_000_000, 6))"
+    }
+}

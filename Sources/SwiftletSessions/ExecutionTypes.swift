@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Foundation
+package import SwiftletStore
+
+/// A language of `POST /execute`.
+package enum Language: String, Sendable, CaseIterable {
+    case python
+    case bash
+
+    /// Reads a client's word for a language, common aliases included; nil when it is unknown.
+    package init?(name: String) {
+        switch name.lowercased() {
+        case "python", "python3", "py": self = .python
+        case "bash", "sh", "shell": self = .bash
+        default: return nil
+        }
+    }
+}
+
+/// A piece of code to run in a session's VM.
+package struct ExecutionRequest: Sendable {
+    /// nil creates a session with the defaults.
+    package var session: SessionID?
+    package var owner: UserID
+    package var source: String
+    package var language: Language
+    /// How long the caller waits for the response; 1...600 s. Counted from ``receivedAt``.
+    package var timeout: Duration
+    package var receivedAt: ContinuousClock.Instant
+
+    package init(
+        session: SessionID?,
+        owner: UserID,
+        source: String,
+        language: Language,
+        timeout: Duration,
+        receivedAt: ContinuousClock.Instant = .now
+    ) {
+        self.session = session
+        self.owner = owner
+        self.source = source
+        self.language = language
+        self.timeout = timeout
+        self.receivedAt = receivedAt
+    }
+}
+
+/// How an execution ended.
+package enum ExecutionOutcome: String, Sendable {
+    case exited
+    case signaled
+    case timedOut = "timed_out"
+    case cancelled
+    case vmLost = "vm_lost"
+}
+
+/// What an execution left behind. A program that failed is a result, not an error.
+package struct ExecutionResult: Sendable {
+    package var session: SessionID
+    package var vmID: String
+    package var vmStartedAt: Date
+    package var language: Language
+    package var createdAt: Date
+    package var outcome: ExecutionOutcome
+    /// The process's exit code; 128 + n for signal n, 124 for a timeout, -1 when the VM was lost and no exit code exists.
+    package var exitCode: Int
+    /// The signal that ended the process, if one did.
+    package var signal: Int?
+    package var stdout: OutputSpool
+    package var stderr: OutputSpool
+    /// A line of ours about how it ended (timeout, lost VM, memory), to be shown after the program's own stderr; nil when there is
+    /// nothing to say.
+    package var note: String?
+    /// Seconds on the clock.
+    package var executionTime: Double
+    /// Seconds of processor time, from the guest's accounting.
+    package var cpuTime: Double
+    /// The interpreter's variables are gone; the next call gets a new interpreter.
+    package var stateLost: Bool
+    /// Bytes that were not kept, over the output limit.
+    package var stdoutDroppedBytes: Int
+    package var stderrDroppedBytes: Int
+}
+
+/// What a new session is to be like.
+package struct SessionOptions: Sendable {
+    /// Seconds; nil takes the server's default.
+    package var vmLifetimeSeconds: Int?
+    package var memoryMB: Int?
+    package var vcpuCount: Int?
+    /// Given, the VM is spawned at once.
+    package var environment: [String: String]?
+    /// A JSON object's text.
+    package var metadataJSON: String?
+
+    package init(
+        vmLifetimeSeconds: Int? = nil,
+        memoryMB: Int? = nil,
+        vcpuCount: Int? = nil,
+        environment: [String: String]? = nil,
+        metadataJSON: String? = nil
+    ) {
+        self.vmLifetimeSeconds = vmLifetimeSeconds
+        self.memoryMB = memoryMB
+        self.vcpuCount = vcpuCount
+        self.environment = environment
+        self.metadataJSON = metadataJSON
+    }
+}
+
+/// A session's state at a moment.
+package struct SessionStatus: Sendable {
+    package enum VM: String, Sendable {
+        /// The VM boots; it has an id and no result yet.
+        case starting
+        case active
+        case killed
+    }
+
+    package var record: SessionRecord
+    /// nil when no VM was ever assigned.
+    package var vm: VM?
+    /// Seconds since the VM's spawn, while it lives.
+    package var uptime: Double?
+    /// Seconds until the VM is killed; 0 when it is dead, nil when none was assigned.
+    package var expiresIn: Double?
+
+    package init(record: SessionRecord, vm: VM?, uptime: Double?, expiresIn: Double?) {
+        self.record = record
+        self.vm = vm
+        self.uptime = uptime
+        self.expiresIn = expiresIn
+    }
+}
+
+/// Why the session service refused.
+package enum SessionError: Error, Sendable, CustomStringConvertible {
+    /// No such session, or another user's.
+    case notFound(SessionID)
+    /// The session has no living VM.
+    case noVM(SessionID)
+    /// Too much waits or runs; `retryAfter` is in seconds.
+    case overloaded(reason: String, retryAfter: Int)
+    /// The VM could not be started; the reason is for the operator's log and, in short, for the caller.
+    case vmUnavailable(reason: String)
+    case shuttingDown
+
+    package var description: String {
+        switch self {
+        case .notFound(let id): "Session \(id) not found"
+        case .noVM(let id): "Session \(id) has no running VM"
+        case .overloaded(let reason, _): reason
+        case .vmUnavailable(let reason): "The microVM could not be started: \(reason)"
+        case .shuttingDown: "The server is shutting down"
+        }
+    }
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import SwiftletStore
+
+/// What the HTTP routes ask of sessions; `SessionService` is the real one.
+package protocol SessionAPI: Sendable {
+    /// Creates a session; with an environment, its VM is spawned before the answer.
+    func createSession(owner: UserID, options: SessionOptions) async throws -> SessionRecord
+
+    /// - Throws: `SessionError.notFound` for an unknown session and for another user's.
+    func status(of id: SessionID, owner: UserID) async throws -> SessionStatus
+
+    /// Kills the session's VM, if it runs, and returns its id.
+    /// - Throws: `SessionError.notFound`, `SessionError.noVM`.
+    func kill(_ id: SessionID, owner: UserID) async throws -> String
+
+    /// Runs code in the session's VM, which is spawned if none lives. Returns before `request.timeout` has passed.
+    func execute(_ request: ExecutionRequest) async throws -> ExecutionResult
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import GRDB
+
+/// Why the database could not be used, and what to do.
+package struct StoreError: Error, Equatable, Sendable, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) {
+        self.description = description
+    }
+}
+
+/// The server's database: one SQLite file, or memory for tests.
+///
+/// Statements stay in the subset of SQL that PostgreSQL understands too: `$1` parameters, used in order, `ON CONFLICT`,
+/// `RETURNING`. Times are stored as microseconds since 1970.
+package struct Database: Sendable {
+    let writer: any DatabaseWriter
+
+    /// Opens the file, makes it if it is not there, and brings its tables to this version.
+    ///
+    /// - Throws: `StoreError` when the file is unusable or was written by a later version.
+    package static func open(path: String) throws -> Database {
+        let directory = URL(filePath: path).deletingLastPathComponent().path
+        do {
+            try FileManager.default.createDirectory(
+                atPath: directory,
+                withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700]
+            )
+            var configuration = Configuration()
+            configuration.busyMode = .timeout(10)
+            configuration.prepareDatabase { try $0.execute(sql: "PRAGMA synchronous = NORMAL") }
+            let pool = try DatabasePool(path: path, configuration: configuration)
+            try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
+            return try Database(migrating: pool)
+        } catch let error as DatabaseError {
+            throw StoreError("The database \(path) cannot be used: \(error.message ?? "\(error.resultCode)")")
+        } catch let error as CocoaError {
+            throw StoreError("The database \(path) cannot be made: \(error.localizedDescription)")
+        }
+    }
+
+    /// A database that nobody else sees and that ends with the process.
+    package static func inMemory() throws -> Database {
+        try Database(migrating: try DatabaseQueue())
+    }
+
+    private init(migrating writer: any DatabaseWriter) throws {
+        self.writer = writer
+        try Schema.migrate(writer)
+    }
+}
+
+/// A moment as the database keeps it.
+extension Date {
+    var microseconds: Int64 { Int64((timeIntervalSince1970 * 1e6).rounded()) }
+
+    init(microseconds: Int64) {
+        self.init(timeIntervalSince1970: Double(microseconds) / 1e6)
+    }
+}

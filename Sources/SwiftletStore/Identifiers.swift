@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+
+/// The caller's handle on a session: a UUID, written in lower case.
+package struct SessionID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+    package let rawValue: String
+
+    /// Fails unless the text is a UUID; upper case is accepted and made lower.
+    package init?(rawValue: String) {
+        guard let uuid = UUID(uuidString: rawValue) else { return nil }
+        self.rawValue = uuid.uuidString.lowercased()
+    }
+
+    private init(_ uuid: UUID) {
+        rawValue = uuid.uuidString.lowercased()
+    }
+
+    /// A new, random identifier.
+    package static func random() -> SessionID { SessionID(UUID()) }
+
+    package var description: String { rawValue }
+}
+
+/// A user's number in the database.
+package struct UserID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+    package let rawValue: Int64
+
+    package init(rawValue: Int64) {
+        self.rawValue = rawValue
+    }
+
+    package var description: String { String(rawValue) }
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import AgentProtocol
+package import NIOCore
+import NIOPosix
+import Synchronization
+
+/// The host's end of a VM's control port.
+///
+/// The handler behind it lives on one event loop; everything here may be called from anywhere.
+package final class AgentConnection: Sendable {
+    private let channel: any NIOCore.Channel
+    private let handler: NIOLoopBound<AgentHandler>
+    private let lastStream = Mutex<UInt32>(0)
+
+    private init(channel: any NIOCore.Channel, handler: NIOLoopBound<AgentHandler>) {
+        self.channel = channel
+        self.handler = handler
+    }
+
+    /// Takes over a connected socket and closes it in the end.
+    package static func open(socket: Int32, on group: any EventLoopGroup) async throws -> AgentConnection {
+        try await ClientBootstrap(group: group)
+            .channelOption(.allowRemoteHalfClosure, value: false)
+            .withConnectedSocket(socket)
+            .flatMapThrowing { channel in
+                let handler = AgentHandler(eventLoop: channel.eventLoop)
+                try channel.pipeline.syncOperations.addHandler(handler)
+                return AgentConnection(
+                    channel: channel,
+                    handler: NIOLoopBound(handler, eventLoop: channel.eventLoop)
+                )
+            }
+            .get()
+    }
+
+    package var eventLoop: any EventLoop { channel.eventLoop }
+
+    /// Waits for the agent's greeting.
+    package func hello() async throws -> Hello {
+        try await onLoop { $0.hello.futureResult }.get()
+    }
+
+    /// Tells the guest who it is; no user code may be sent before this was called.
+    package func prepare(_ prepare: Prepare) async throws -> Prepared {
+        try await onLoop { $0.prepare(prepare) }.get()
+    }
+
+    /// Returns when the agent has answered; throws when it did not within the time.
+    package func ping(within limit: TimeAmount) async throws {
+        try await onLoop { $0.ping(within: limit) }.get()
+    }
+
+    /// Sends code to the agent. The events end with `exited` or `refused`, or throw when the VM is lost.
+    package func execute(_ language: GuestLanguage, source: [UInt8], timeout: Duration) -> AgentExecution {
+        let stream = lastStream.withLock { last in
+            last += 1
+            return last
+        }
+        let (events, continuation) = AsyncThrowingStream<AgentExecution.Event, any Error>.makeStream()
+        let request = ExecuteRequest(
+            language: language,
+            timeout: UInt32(clamping: max(1, timeout.milliseconds)),
+            sourceLength: UInt32(source.count)
+        )
+        run { $0.open(stream: stream, request: request, source: source, continuation: continuation) }
+        return AgentExecution(connection: self, stream: stream, events: events)
+    }
+
+    package func cancel(stream: UInt32, reason: CancelReason) {
+        run { $0.cancel(stream: stream, reason: reason) }
+    }
+
+    func consumed(stream: UInt32, bytes: Int) {
+        run { $0.consumed(stream: stream, bytes: bytes) }
+    }
+
+    /// Fails all that waits, and everything asked later, with this error.
+    package func fail(_ error: MicroVMError) {
+        run { $0.fail(error) }
+        channel.close(promise: nil)
+    }
+
+    /// Calls back, on the event loop, when the peer broke the protocol.
+    func onViolation(_ callback: @escaping @Sendable (ProtocolError) -> Void) {
+        run { $0.violation = callback }
+    }
+
+    private func run(_ body: @escaping @Sendable (AgentHandler) -> Void) {
+        let handler = handler
+        if channel.eventLoop.inEventLoop {
+            body(handler.value)
+        } else {
+            channel.eventLoop.execute { body(handler.value) }
+        }
+    }
+
+    private func onLoop<Value: Sendable>(
+        _ body: @escaping @Sendable (AgentHandler) -> EventLoopFuture<Value>
+    ) -> EventLoopFuture<Value> {
+        let handler = handler
+        return channel.eventLoop.flatSubmit { body(handler.value) }
+    }
+}
+
+/// Code that runs in a guest.
+package struct AgentExecution: Sendable {
+    package enum Event: Sendable {
+        case output(AgentProtocol.Channel, [UInt8])
+        case exited(ExitReport)
+        case refused(Refusal)
+        /// A time limit that the host set has passed; the agent may still answer.
+        case deadline
+    }
+
+    fileprivate let connection: AgentConnection
+    fileprivate let stream: UInt32
+    /// What happens, in order; to be read by one task, which must report what it used with ``consumed(_:)``.
+    package let events: AsyncThrowingStream<Event, any Error>
+
+    fileprivate init(connection: AgentConnection, stream: UInt32, events: AsyncThrowingStream<Event, any Error>) {
+        self.connection = connection
+        self.stream = stream
+        self.events = events
+    }
+
+    /// Asks the agent to end it; the `exited` event follows.
+    package func cancel(_ reason: CancelReason) {
+        connection.cancel(stream: stream, reason: reason)
+    }
+
+    /// Bytes of output were used up: the guest may send as many more.
+    package func consumed(_ bytes: Int) {
+        connection.consumed(stream: stream, bytes: bytes)
+    }
+
+    /// Sends a `deadline` event after a time, unless the execution has ended by then.
+    package func setDeadline(_ delay: TimeAmount) {
+        connection.setDeadline(stream: stream, delay: delay)
+    }
+}
+
+extension AgentConnection {
+    fileprivate func setDeadline(stream: UInt32, delay: TimeAmount) {
+        run { $0.setDeadline(stream: stream, delay: delay) }
+    }
+}
+
+extension Duration {
+    /// Whole milliseconds, rounded down.
+    package var milliseconds: Int64 {
+        components.seconds * 1_000 + components.attoseconds / 1_000_000_000_000_000
+    }
+
+    /// Seconds with their fraction.
+    package var seconds: Double {
+        Double(components.seconds) + Double(components.attoseconds) / 1e18
+    }
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import AgentProtocol
+import NIOCore
+
+/// Speaks the agent's protocol on one event loop: frames in, events out to the stream that they belong to.
+///
+/// Trusts nothing that arrives: the first breach of the protocol ends the connection.
+final class AgentHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private struct Stream {
+        var continuation: AsyncThrowingStream<AgentExecution.Event, any Error>.Continuation
+        var receive = ReceiveWindow()
+        var send = SendWindow()
+        /// Source text that waits for credit.
+        var unsent: ArraySlice<UInt8>
+        var deadline: Scheduled<Void>?
+    }
+
+    let hello: EventLoopPromise<Hello>
+    var violation: (@Sendable (ProtocolError) -> Void)?
+
+    private let eventLoop: any EventLoop
+    private var context: ChannelHandlerContext?
+    private var decoder = FrameDecoder()
+    private var streams: [UInt32: Stream] = [:]
+    private var preparing: EventLoopPromise<Prepared>?
+    private var pings: [UInt64: EventLoopPromise<Void>] = [:]
+    private var lastPing: UInt64 = 0
+    private var failure: MicroVMError?
+    private var greeted = false
+
+    init(eventLoop: any EventLoop) {
+        self.eventLoop = eventLoop
+        hello = eventLoop.makePromise()
+    }
+
+    // MARK: Requests of the host
+
+    func prepare(_ message: Prepare) -> EventLoopFuture<Prepared> {
+        if let failure { return eventLoop.makeFailedFuture(failure) }
+        let promise = eventLoop.makePromise(of: Prepared.self)
+        preparing = promise
+        send([Frame(.prepare, payload: message.payload)])
+        return promise.futureResult
+    }
+
+    func ping(within limit: TimeAmount) -> EventLoopFuture<Void> {
+        if let failure { return eventLoop.makeFailedFuture(failure) }
+        lastPing += 1
+        let number = lastPing
+        let promise = eventLoop.makePromise(of: Void.self)
+        pings[number] = promise
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        let timer = eventLoop.scheduleTask(in: limit) {
+            bound.value.pings.removeValue(forKey: number)?.fail(ChannelError.connectTimeout(limit))
+        }
+        promise.futureResult.whenComplete { _ in timer.cancel() }
+        var writer = WireWriter()
+        writer.write(number)
+        send([Frame(.ping, payload: writer.bytes)])
+        return promise.futureResult
+    }
+
+    func open(
+        stream: UInt32,
+        request: ExecuteRequest,
+        source: [UInt8],
+        continuation: AsyncThrowingStream<AgentExecution.Event, any Error>.Continuation
+    ) {
+        if let failure {
+            continuation.finish(throwing: failure)
+            return
+        }
+        streams[stream] = Stream(continuation: continuation, unsent: source[...])
+        var frames = [Frame(.execute, stream: stream, payload: request.payload)]
+        frames += sourceFrames(stream: stream)
+        send(frames)
+    }
+
+    func cancel(stream: UInt32, reason: CancelReason) {
+        guard streams[stream] != nil else { return }
+        send([Frame(.cancel, stream: stream, payload: [reason.rawValue])])
+    }
+
+    func consumed(stream: UInt32, bytes: Int) {
+        guard let credit = streams[stream]?.receive.consume(bytes) else { return }
+        var writer = WireWriter()
+        writer.write(credit)
+        send([Frame(.credit, stream: stream, payload: writer.bytes)])
+    }
+
+    func setDeadline(stream: UInt32, delay: TimeAmount) {
+        guard streams[stream] != nil else { return }
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        streams[stream]?.deadline?.cancel()
+        streams[stream]?.deadline = eventLoop.scheduleTask(in: delay) {
+            _ = bound.value.streams[stream]?.continuation.yield(.deadline)
+        }
+    }
+
+    /// Ends everything that waits.
+    func fail(_ error: MicroVMError) {
+        guard failure == nil else { return }
+        failure = error
+        hello.fail(error)
+        preparing?.fail(error)
+        preparing = nil
+        for promise in pings.values { promise.fail(error) }
+        pings = [:]
+        for stream in streams.values {
+            stream.deadline?.cancel()
+            stream.continuation.finish(throwing: error)
+        }
+        streams = [:]
+    }
+
+    private func sourceFrames(stream: UInt32) -> [Frame] {
+        guard var state = streams[stream] else { return [] }
+        let piece = state.unsent.prefix(state.send.take(upTo: state.unsent.count))
+        state.unsent = state.unsent.dropFirst(piece.count)
+        streams[stream] = state
+        var frames = Frame.data(piece, channel: .source, stream: stream)
+        if state.unsent.isEmpty {
+            frames.append(Frame(.end, stream: stream, payload: [AgentProtocol.Channel.source.rawValue]))
+        }
+        return frames
+    }
+
+    private func send(_ frames: [Frame]) {
+        guard let context, !frames.isEmpty else { return }
+        var bytes: [UInt8] = []
+        for frame in frames { frame.encode(into: &bytes) }
+        context.writeAndFlush(wrapOutboundOut(context.channel.allocator.buffer(bytes: bytes)), promise: nil)
+    }
+
+    // MARK: Frames of the agent
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.context = nil
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard failure == nil else { return }
+        decoder.append(unwrapInboundIn(data).readableBytesView)
+        do throws(ProtocolError) {
+            while let frame = try decoder.next() {
+                try receive(frame)
+            }
+        } catch {
+            fail(.ended(.protocolViolation(error.description)))
+            violation?(error)
+        }
+    }
+
+    private func receive(_ frame: Frame) throws(ProtocolError) {
+        switch frame.type {
+        case .hello where !greeted && frame.stream == 0:
+            let message = try Hello(payload: frame.payload)
+            guard message.version == ProtocolLimits.version else {
+                throw .invalidValue(field: "version", value: UInt64(message.version))
+            }
+            greeted = true
+            hello.succeed(message)
+        case .prepared where frame.stream == 0:
+            guard let promise = preparing else { throw .unexpectedFrame(frame.type, stream: frame.stream) }
+            preparing = nil
+            promise.succeed(try Prepared(payload: frame.payload))
+        case .pong where frame.stream == 0:
+            var reader = WireReader(frame.payload)
+            let number = try reader.read(UInt64.self)
+            try reader.finish()
+            // An answer that came after its time limit finds nobody.
+            pings.removeValue(forKey: number)?.succeed()
+        default:
+            try receive(frame, on: frame.stream)
+        }
+    }
+
+    private func receive(_ frame: Frame, on number: UInt32) throws(ProtocolError) {
+        guard var stream = streams[number] else { throw .unexpectedFrame(frame.type, stream: number) }
+        switch frame.type {
+        case .data:
+            guard let code = frame.payload.first, let channel = AgentProtocol.Channel(rawValue: code),
+                channel != .source
+            else { throw .invalidValue(field: "channel", value: UInt64(frame.payload.first ?? 0)) }
+            try stream.receive.receive(frame.payload.count - 1, stream: number)
+            streams[number] = stream
+            stream.continuation.yield(.output(channel, Array(frame.payload.dropFirst())))
+        case .credit:
+            var reader = WireReader(frame.payload)
+            stream.send.grant(try reader.read())
+            try reader.finish()
+            let waiting = !stream.unsent.isEmpty
+            streams[number] = stream
+            if waiting { send(sourceFrames(stream: number)) }
+        case .exit:
+            finish(number, with: .exited(try ExitReport(payload: frame.payload)))
+        case .refuse:
+            finish(number, with: .refused(try Refusal(payload: frame.payload)))
+        case .end:
+            break
+        case .hello, .prepare, .prepared, .ping, .pong, .execute, .cancel:
+            throw .unexpectedFrame(frame.type, stream: number)
+        }
+    }
+
+    private func finish(_ number: UInt32, with event: AgentExecution.Event) {
+        guard let stream = streams.removeValue(forKey: number) else { return }
+        stream.deadline?.cancel()
+        stream.continuation.yield(event)
+        stream.continuation.finish()
+    }
+}

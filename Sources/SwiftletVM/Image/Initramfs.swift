@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Crypto
+import Foundation
+
+/// The first file system of a guest: the agent, the kernel modules it loads, and the interpreters' programs.
+///
+/// It is made from the agent at hand and not with the image, so that a new server never meets an old agent.
+package struct Initramfs: Sendable {
+    /// The agent's executable.
+    package var agent: String
+    /// The recipe's directory (`guest/`), which holds the interpreters' programs.
+    package var resources: String
+
+    package init(agent: String, resources: String) {
+        self.agent = agent
+        self.resources = resources
+    }
+
+    /// The archive for an image, made if it is not there. Blocks.
+    ///
+    /// - Returns: its path, beside the image's files.
+    /// - Throws: `ImageError` naming the file that is missing.
+    package func ensure(for image: Image) throws -> String {
+        let archive = try compose(modules: image.modules)
+        let digest = SHA256.hash(data: archive).prefix(8).map { String(format: "%02x", $0) }.joined()
+        let name = "initramfs-\(digest).cpio"
+        let path = "\(image.directory)/\(name)"
+        if FileManager.default.fileExists(atPath: path) { return path }
+        try Data(archive).write(to: URL(filePath: path), options: .atomic)
+        for old in try FileManager.default.contentsOfDirectory(atPath: image.directory)
+        where old.hasPrefix("initramfs-") && old != name {
+            // Another server may have removed it first, or still be starting VMs from it by an open descriptor.
+            try? FileManager.default.removeItem(atPath: "\(image.directory)/\(old)")
+        }
+        return path
+    }
+
+    private func compose(modules: String) throws -> [UInt8] {
+        var archive = CPIOArchive()
+        for directory in ["dev", "proc", "sys", "newroot", "swiftlet", "swiftlet/modules", "swiftlet/python"] {
+            archive.addDirectory(directory)
+        }
+        archive.addFile("init", permissions: 0o755, content: try read(agent))
+        try add(modules, as: "swiftlet/modules", to: &archive) { $0.hasSuffix(".ko") || $0 == "load" }
+        try add("\(resources)/interpreters/python", as: "swiftlet/python", to: &archive) { $0.hasSuffix(".py") }
+        archive.finish()
+        return archive.bytes
+    }
+
+    private func add(
+        _ directory: String,
+        as target: String,
+        to archive: inout CPIOArchive,
+        where isWanted: (String) -> Bool
+    ) throws {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+        let wanted = names.filter(isWanted).sorted()
+        guard !wanted.isEmpty else { throw ImageError("Nothing to put into the initramfs is in \(directory)") }
+        for name in wanted {
+            archive.addFile("\(target)/\(name)", permissions: 0o644, content: try read("\(directory)/\(name)"))
+        }
+    }
+
+    private func read(_ path: String) throws -> [UInt8] {
+        guard let data = FileManager.default.contents(atPath: path) else { throw ImageError("\(path) cannot be read") }
+        return Array(data)
+    }
+}

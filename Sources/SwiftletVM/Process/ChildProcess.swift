@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CProcess
+import Glibc
+import NIOCore
+package import NIOPosix
+import Synchronization
+
+/// A program that this process started, and that dies with it.
+///
+/// Whoever starts one must call ``wait()`` exactly once; until then the process id is ours and signals reach the right process.
+package final class ChildProcess: Sendable {
+    /// How a process ended.
+    package enum Status: Equatable, Sendable, CustomStringConvertible {
+        case exited(Int32)
+        case signaled(Int32)
+
+        package var description: String {
+            switch self {
+            case .exited(let code): "exit code \(code)"
+            case .signaled(let signal): "signal \(signal)"
+            }
+        }
+    }
+
+    private enum State {
+        case alive
+        case reaped
+    }
+
+    package let pid: Int32
+    private let state = Mutex(State.alive)
+
+    private init(pid: Int32) {
+        self.pid = pid
+    }
+
+    /// Starts a program.
+    ///
+    /// - Parameters:
+    ///   - executable: its path.
+    ///   - arguments: without the program's name.
+    ///   - descriptors: what the child sees as descriptors 0, 1, 2, ...; it gets no others. The caller keeps and closes its own.
+    ///   - spawner: the thread that starts it. The child is killed when that thread ends, so the pool must live as long as
+    ///     this process and have one thread.
+    /// - Throws: `MicroVMError.cannotStart` with the reason.
+    package static func spawn(
+        _ executable: String,
+        arguments: [String],
+        environment: [String: String] = [:],
+        descriptors: [Int32],
+        on spawner: NIOThreadPool
+    ) async throws -> ChildProcess {
+        try await spawner.runIfActive {
+            let pid = try withCStrings([executable] + arguments) { argv in
+                try withCStrings(environment.map { "\($0.key)=\($0.value)" }) { envp in
+                    var pid: pid_t = 0
+                    let failure = cprocess_spawn(executable, argv, envp, descriptors, Int32(descriptors.count), &pid)
+                    guard failure == 0 else {
+                        throw MicroVMError.cannotStart("\(executable): \(String(cString: strerror(failure)))")
+                    }
+                    return pid
+                }
+            }
+            return ChildProcess(pid: pid)
+        }
+    }
+
+    /// Sends a signal, unless the process was reaped.
+    package func signal(_ number: Int32) {
+        state.withLock { state in
+            guard state == .alive else { return }
+            Glibc.kill(pid, number)
+        }
+    }
+
+    /// Waits for the end and reaps. Blocks a thread of the pool; call it when the end is near or known.
+    package func wait(on pool: NIOThreadPool) async throws -> Status {
+        try await pool.runIfActive { [self] in
+            // Wait without reaping first: the id stays ours until the state says otherwise.
+            var info = siginfo_t()
+            while waitid(P_PID, id_t(pid), &info, WEXITED | WNOWAIT) < 0, errno == EINTR {}
+            return state.withLock { state in
+                state = .reaped
+                var status: Int32 = 0
+                while waitpid(pid, &status, 0) < 0, errno == EINTR {}
+                let signal = status & 0x7f
+                return signal == 0 ? .exited((status >> 8) & 0xff) : .signaled(signal)
+            }
+        }
+    }
+}
+
+/// Lends C strings for the time of a call, behind a null-terminated array as `execve` wants it.
+private func withCStrings<Result>(
+    _ strings: [String],
+    _ body: ([UnsafeMutablePointer<CChar>?]) throws -> Result
+) rethrows -> Result {
+    let pointers = strings.map { strdup($0) }
+    defer { pointers.forEach { free($0) } }
+    return try body(pointers + [nil])
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Glibc
+
+/// A file descriptor with one owner, closed when it goes out of scope.
+struct Descriptor: ~Copyable {
+    let number: Int32
+
+    init(owning number: Int32) {
+        self.number = number
+    }
+
+    deinit {
+        close(number)
+    }
+
+    /// Opens /dev/null for reading and writing.
+    static func null() throws -> Descriptor {
+        let number = open("/dev/null", O_RDWR | O_CLOEXEC)
+        guard number >= 0 else { throw MicroVMError.cannotStart("/dev/null: \(String(cString: strerror(errno)))") }
+        return Descriptor(owning: number)
+    }
+}
+
+/// Two connected stream sockets: one end stays here, the other goes to a child.
+struct SocketPair: ~Copyable {
+    /// The child's end; closed here once the child has it.
+    let theirs: Descriptor
+    private var ours: Int32?
+
+    init() throws {
+        var ends: [Int32] = [-1, -1]
+        let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        guard socketpair(AF_UNIX, kind, 0, &ends) == 0 else {
+            throw MicroVMError.cannotStart("socketpair: \(String(cString: strerror(errno)))")
+        }
+        ours = ends[0]
+        theirs = Descriptor(owning: ends[1])
+    }
+
+    deinit {
+        if let ours { close(ours) }
+    }
+
+    /// Gives our end to another owner; nil the second time.
+    mutating func take() -> Int32? {
+        defer { ours = nil }
+        return ours
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import NIOCore
+import NIOPosix
+
+/// Reads a socket or pipe to its end and keeps the last bytes: a guest's console, QEMU's complaints.
+final class TailCapture: Sendable {
+    private let channel: any Channel
+    private let handler: NIOLoopBound<TailHandler>
+
+    private init(channel: any Channel, handler: NIOLoopBound<TailHandler>) {
+        self.channel = channel
+        self.handler = handler
+    }
+
+    /// Takes over a connected socket and closes it in the end.
+    static func open(
+        socket: Int32,
+        limit: Int,
+        onLine: (@Sendable (String) -> Void)? = nil,
+        on group: any EventLoopGroup
+    ) async throws -> TailCapture {
+        try await ClientBootstrap(group: group)
+            .withConnectedSocket(socket)
+            .flatMapThrowing { channel in
+                let handler = TailHandler(limit: limit, onLine: onLine)
+                try channel.pipeline.syncOperations.addHandler(handler)
+                return TailCapture(channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop))
+            }
+            .get()
+    }
+
+    /// What was kept so far, as text; bytes that are none are replaced.
+    func text() async throws -> String {
+        let handler = handler
+        return try await channel.eventLoop.submit { String(decoding: handler.value.tail, as: UTF8.self) }.get()
+    }
+
+    /// Waits until the writer has closed its end.
+    func waitForEnd() async throws {
+        try await channel.closeFuture.get()
+    }
+
+    /// Stops reading, whatever the writer does.
+    func close() {
+        channel.close(promise: nil)
+    }
+}
+
+private final class TailHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let limit: Int
+    private let onLine: (@Sendable (String) -> Void)?
+    private var bytes: [UInt8] = []
+    private var line: [UInt8] = []
+
+    init(limit: Int, onLine: (@Sendable (String) -> Void)?) {
+        self.limit = limit
+        self.onLine = onLine
+    }
+
+    var tail: ArraySlice<UInt8> { bytes.suffix(limit) }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let arrived = unwrapInboundIn(data).readableBytesView
+        bytes.append(contentsOf: arrived)
+        if let onLine { report(arrived, to: onLine) }
+        // Trimmed now and then, so that a flood costs little more than its copy.
+        if bytes.count > 4 * limit { bytes.removeFirst(bytes.count - limit) }
+    }
+
+    private func report(_ arrived: ByteBufferView, to onLine: (String) -> Void) {
+        for byte in arrived {
+            if byte == UInt8(ascii: "\n") {
+                onLine(String(decoding: line, as: UTF8.self))
+                line = []
+            } else if line.count < limit {
+                line.append(byte)
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import NIOCore
+import NIOPosix
+
+/// What every VM of an engine shares.
+struct VMResources: Sendable {
+    var qemu: String
+    var accelerator: Accelerator
+    var kernel: String
+    var initramfs: String
+    /// An empty qcow2 overlay on the image's root file system; each VM gets a copy.
+    var emptyDisk: String
+    /// Where VM directories are made.
+    var directory: String
+    var bootTimeout: Duration
+    var tscKHz: UInt64
+    var eventLoopGroup: any EventLoopGroup
+    /// One thread that lives as long as the process; see `ChildProcess.spawn`.
+    var spawner: NIOThreadPool
+    /// For short blocking calls.
+    var blocking: NIOThreadPool
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import AgentProtocol
+import CAgent
+import Glibc
+
+/// Serves the host: takes frames, runs code, reports how it ended.
+final class Agent {
+    let cgroups: Cgroups
+    private let loop: EventLoop
+    private let port: ControlPort
+    private let programs: Programs
+    private let shells: ShellPool
+    private lazy var python = PythonInterpreter(programs: programs, loop: loop, agent: self)
+    private var executions: [UInt32: Execution] = [:]
+    private var preparing: (generation: [UInt8], confirmed: Prepared.Confirmation)?
+    private var isPrepared = false
+
+    init(port descriptor: Int32) throws(BootError) {
+        cgroups = try Cgroups()
+        loop = try EventLoop()
+        programs = try Programs(cgroup: cgroups.programs, loop: loop)
+        port = ControlPort(descriptor: descriptor, loop: loop)
+        shells = ShellPool(target: 2, programs: programs, loop: loop)
+    }
+
+    /// Never returns.
+    func run() -> Never {
+        port.onFrame = { [unowned self] frame in
+            do throws(ProtocolError) {
+                try receive(frame)
+            } catch {
+                die("The host broke the protocol: \(error)")
+            }
+        }
+        port.onRoom = { [unowned self] in
+            executions.values.forEach { execution in execution.stream.pumps.forEach { $0.resume() } }
+        }
+        python.onIdle = { [unowned self] in interpreterIsIdle() }
+        port.start()
+        var system = utsname()
+        uname(&system)
+        let release = withUnsafeBytes(of: &system.release) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        port.send(Frame(.hello, payload: Hello(kernelRelease: release, memory: UInt64(Cgroups.totalMemory())).payload))
+        python.start()
+        loop.run()
+    }
+
+    // MARK: Frames
+
+    private func receive(_ frame: Frame) throws(ProtocolError) {
+        switch frame.type {
+        case .prepare:
+            prepare(try Prepare(payload: frame.payload))
+        case .ping:
+            port.send(Frame(.pong, payload: frame.payload))
+        case .execute:
+            guard frame.stream != 0, executions[frame.stream] == nil else {
+                throw .unexpectedFrame(.execute, stream: frame.stream)
+            }
+            let stream = HostStream(number: frame.stream, port: port)
+            executions[frame.stream] = Execution(request: try ExecuteRequest(payload: frame.payload), stream: stream)
+        case .data:
+            try receiveSource(frame)
+        case .end:
+            if let execution = executions[frame.stream], execution.state == .receiving { accept(execution) }
+        case .credit:
+            var reader = WireReader(frame.payload)
+            let bytes = try reader.read(UInt32.self)
+            executions[frame.stream]?.stream.grant(bytes)
+        case .cancel:
+            guard let reason = frame.payload.first.flatMap(CancelReason.init) else {
+                throw .invalidValue(field: "cancel reason", value: 0)
+            }
+            if let execution = executions[frame.stream] { cancel(execution, reason: reason) }
+        case .hello, .prepared, .pong, .exit, .refuse:
+            throw .unexpectedFrame(frame.type, stream: frame.stream)
+        }
+    }
+
+    private func receiveSource(_ frame: Frame) throws(ProtocolError) {
+        guard let execution = executions[frame.stream] else { return }
+        guard execution.state == .receiving, frame.payload.first == Channel.source.rawValue,
+            execution.source.count + frame.payload.count - 1 <= Int(execution.request.sourceLength)
+        else { throw .unexpectedFrame(.data, stream: frame.stream) }
+        let count = frame.payload.count - 1
+        try execution.received.receive(count, stream: frame.stream)
+        execution.source += frame.payload.dropFirst()
+        if let credit = execution.received.consume(count) {
+            var writer = WireWriter()
+            writer.write(credit)
+            execution.stream.send(.credit, writer.bytes)
+        }
+    }
+
+    // MARK: Becoming one's own
+
+    private func prepare(_ request: Prepare) {
+        var confirmed: Prepared.Confirmation = []
+        if agent_reseed(request.entropy, request.entropy.count) == 0 { confirmed.insert(.randomness) }
+        var time = timespec()
+        time.tv_sec = time_t(request.wallClock / 1_000_000_000)
+        time.tv_nsec = Int(request.wallClock % 1_000_000_000)
+        if clock_settime(CLOCK_REALTIME, &time) == 0 { confirmed.insert(.wallClock) }
+        if writeFile("/etc/machine-id", Array("\(request.machineID)\n".utf8)) { confirmed.insert(.machineID) }
+        let hosts = "127.0.0.1 localhost \(request.hostName)\n::1 localhost ip6-localhost ip6-loopback\n"
+        if sethostname(request.hostName, request.hostName.utf8.count) == 0,
+            writeFile("/etc/hostname", Array("\(request.hostName)\n".utf8)), writeFile("/etc/hosts", Array(hosts.utf8))
+        {
+            confirmed.insert(.hostName)
+        }
+        programs.environment += request.environment.map { ($0.name, $0.value) }
+        preparing = (request.generation, confirmed)
+        python.prepare(seed: Array(request.entropy.prefix(32)), variables: request.environment)
+    }
+
+    private func interpreterIsIdle() {
+        if let preparing {
+            self.preparing = nil
+            isPrepared = true
+            let answer = Prepared(
+                generation: preparing.generation,
+                confirmed: preparing.confirmed.union(.interpreters)
+            )
+            port.send(Frame(.prepared, payload: answer.payload))
+            shells.refill(afterMilliseconds: 0)
+        }
+        startWaiting()
+    }
+
+    // MARK: Executions
+
+    private func accept(_ execution: Execution) {
+        execution.state = .waiting
+        guard execution.source.count == Int(execution.request.sourceLength) else {
+            return refuse(execution, .invalidRequest, "The source is shorter than announced")
+        }
+        if execution.request.language == .bash, execution.source.contains(0) {
+            return refuse(execution, .invalidRequest, "A bash script cannot contain NUL")
+        }
+        let isBusy = executions.values.contains {
+            $0 !== execution && $0.request.language == .python && $0.state == .running
+        }
+        if execution.request.language == .python, isBusy {
+            return refuse(execution, .busy, "Another python execution is running")
+        }
+        if execution.request.timeout > 0 {
+            execution.deadline = loop.schedule(milliseconds: UInt64(execution.request.timeout)) {
+                [unowned self, unowned execution] in cancel(execution, reason: .timeout)
+            }
+        }
+        startWaiting()
+    }
+
+    private func startWaiting() {
+        guard isPrepared else { return }
+        for execution in executions.values.sorted(by: { $0.stream.number < $1.stream.number })
+        where execution.state == .waiting {
+            switch execution.request.language {
+            case .bash: runBash(execution)
+            case .python: if python.isIdle { python.run(execution) }
+            }
+        }
+    }
+
+    private func cancel(_ execution: Execution, reason: CancelReason) {
+        switch execution.state {
+        case .receiving, .waiting:
+            execution.cancelReason = execution.cancelReason ?? reason
+            let report = execution.report(code: nil, signal: 0, processorTime: 0)
+            end(execution, report: report, pumps: []) {}
+        case .running where execution.cancelReason == nil:
+            execution.cancelReason = reason
+            execution.stop()
+        case .running, .ending:
+            break
+        }
+    }
+
+    private func refuse(_ execution: Execution, _ code: Refusal.Code, _ message: String) {
+        executions[execution.stream.number] = nil
+        execution.stream.send(.refuse, Refusal(code: code, message: message).payload)
+    }
+
+    private func runBash(_ execution: Execution) {
+        guard let shell = shells.take() else {
+            return refuse(execution, .cannotStart, "The guest cannot start another shell")
+        }
+        execution.state = .running
+        execution.started = monotonicTime()
+        execution.eventsBefore = cgroups.events()
+        let pumps = [
+            OutputPump(descriptor: shell.stdout, channel: .stdout, loop: loop),
+            OutputPump(descriptor: shell.stderr, channel: .stderr, loop: loop),
+        ]
+        execution.stream.pumps = pumps
+        for pump in pumps { _ = pump.send(to: execution.stream) }
+        let pid = shell.pid
+        execution.stop = { kill(-pid, SIGKILL) }
+        shell.onEnd = { [unowned self] end in
+            execution.state = .ending
+            let report = execution.report(code: end.code, signal: end.signal, processorTime: end.processorTime)
+            // Background children live on and may write on.
+            self.end(execution, report: report, pumps: pumps) { pumps.forEach { $0.discard() } }
+            shells.refill()
+        }
+        let source = execution.source
+        execution.source = []
+        if !shell.run(source) { kill(-pid, SIGKILL) }
+    }
+
+    /// Sends what is left of the output, then the report; then calls back.
+    func end(_ execution: Execution, report: ExitReport, pumps: [OutputPump], then finished: @escaping () -> Void) {
+        execution.state = .ending
+        if let deadline = execution.deadline { loop.cancel(deadline) }
+        execution.stop = {}
+        var report = report
+        if execution.started != 0 {
+            let events = cgroups.events()
+            if events.outOfMemoryKills > execution.eventsBefore.outOfMemoryKills { report.flags.insert(.outOfMemory) }
+            if events.refusedForks > execution.eventsBefore.refusedForks { report.flags.insert(.processLimit) }
+        }
+        var left = pumps.count
+        let complete = { [unowned self] in
+            execution.stream.send(.exit, report.payload)
+            execution.stream.pumps = []
+            executions[execution.stream.number] = nil
+            finished()
+        }
+        guard left > 0 else { return complete() }
+        for pump in pumps {
+            pump.drain {
+                left -= 1
+                if left == 0 { complete() }
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CAgent
+import Glibc
+
+/// How a program ended, from `wait4`.
+struct ProgramEnd {
+    /// The exit code, or nil when a signal ended it.
+    let code: Int32?
+    let signal: Int32
+    /// Nanoseconds of processor time, user and system, with the children that it waited for.
+    let processorTime: UInt64
+}
+
+/// Starts programs and reaps everything that ends in the guest, orphans of theirs included.
+final class Programs {
+    /// Added to every program's environment; later ones win.
+    var environment: [(name: String, value: String)] = [
+        ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/bash"), ("LANG", "C.UTF-8"),
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("TERM", "dumb"), ("MPLBACKEND", "Agg"),
+    ]
+
+    private let cgroup: Int32
+    private var endings: [pid_t: (ProgramEnd) -> Void] = [:]
+
+    init(cgroup: Int32, loop: EventLoop) throws(BootError) {
+        self.cgroup = cgroup
+        let signals = agent_child_signals()
+        guard signals >= 0 else { throw BootError("signalfd", errno: errno) }
+        loop.watch(signals, for: EventLoop.readable) { [unowned self] _ in
+            var record = [UInt8](repeating: 0, count: 128)
+            while read(signals, &record, record.count) > 0 {}
+            reap()
+        }
+    }
+
+    /// Starts a program in `/app`, in a session of its own.
+    ///
+    /// - Parameter onEnd: called once, from the event loop, when it was reaped.
+    /// - Returns: its process id, or nil with the reason on the console.
+    func start(_ words: [String], descriptors: [Int32], onEnd: @escaping (ProgramEnd) -> Void) -> pid_t? {
+        let variables = environment.map { "\($0.name)=\($0.value)" }
+        // User code may have removed it; a call must not fail for that.
+        mkdir("/app", 0o755)
+        var pid: pid_t = 0
+        let failure = withCStrings(words) { argv in
+            withCStrings(variables) { envp in
+                "/app".withCString { directory in
+                    descriptors.withUnsafeBufferPointer { descriptors in
+                        var program = agent_program(
+                            path: argv[0],
+                            argv: argv,
+                            envp: envp,
+                            directory: directory,
+                            descriptors: descriptors.baseAddress,
+                            descriptor_count: Int32(descriptors.count),
+                            cgroup: cgroup
+                        )
+                        return agent_spawn(&program, &pid)
+                    }
+                }
+            }
+        }
+        guard failure == 0 else {
+            log("\(words[0]) cannot be started: \(String(cString: strerror(failure)))")
+            return nil
+        }
+        endings[pid] = onEnd
+        return pid
+    }
+
+    private func reap() {
+        var status: Int32 = 0
+        var usage = rusage()
+        while case let pid = wait4(-1, &status, WNOHANG, &usage), pid > 0 {
+            let signal = status & 0x7f
+            let end = ProgramEnd(
+                code: signal == 0 ? (status >> 8) & 0xff : nil,
+                signal: signal,
+                processorTime: nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime)
+            )
+            endings.removeValue(forKey: pid)?(end)
+        }
+    }
+
+    private func nanoseconds(_ time: timeval) -> UInt64 {
+        UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_usec) * 1_000
+    }
+
+    private func withCStrings<Result>(
+        _ strings: [String],
+        _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
+    ) -> Result {
+        let pointers = strings.map { strdup($0) } + [nil]
+        defer { pointers.forEach { free($0) } }
+        return pointers.withUnsafeBufferPointer { buffer in
+            // The array ends with nil, so that it is never empty.
+            withExtendedLifetime(pointers) { body(buffer.baseAddress.unsafelyUnwrapped) }
+        }
+    }
+}

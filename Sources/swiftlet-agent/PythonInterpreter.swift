@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import AgentProtocol
+import CAgent
+import Glibc
+
+/// The guest's Python: one process that keeps its variables, started anew when it is lost.
+final class PythonInterpreter {
+    private enum State {
+        /// Started; its modules are being imported. Becomes `preparing`.
+        case starting
+        /// It reseeds what it holds. Becomes `idle`.
+        case preparing
+        case idle
+        case running(Execution, done: (InterpreterMessage) -> Void)
+        /// Dead, until the next start.
+        case gone
+    }
+
+    private static let program = ["/usr/bin/python3", "/run/swiftlet/python/runner.py"]
+
+    private let programs: Programs
+    private let loop: EventLoop
+    private let agent: Agent
+    private var state = State.gone
+    private var pid: pid_t = 0
+    private var control: Int32 = -1
+    private var input = InterpreterDecoder()
+    private var pumps: [OutputPump] = []
+    private var prepare: [UInt8]?
+    private var stateLost = false
+    private var failures = 0
+    private var callStart: UInt64 = 0
+
+    /// Called when it is ready for code, at first and after each call.
+    var onIdle: () -> Void = {}
+
+    init(programs: Programs, loop: EventLoop, agent: Agent) {
+        self.programs = programs
+        self.loop = loop
+        self.agent = agent
+    }
+
+    var isIdle: Bool {
+        if case .idle = state { true } else { false }
+    }
+
+    // MARK: Its life
+
+    func start() {
+        var stdout: [Int32] = [-1, -1]
+        var stderr: [Int32] = [-1, -1]
+        var sockets: [Int32] = [-1, -1]
+        let null = open("/dev/null", O_RDONLY | O_CLOEXEC)
+        let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        guard null >= 0, agent_pipe(&stdout) == 0, agent_pipe(&stderr) == 0,
+            socketpair(AF_UNIX, kind, 0, &sockets) == 0
+        else { die("The interpreter's descriptors: \(String(cString: strerror(errno)))") }
+        let mine = sockets[0]
+        let started = programs.start(
+            PythonInterpreter.program,
+            descriptors: [null, stdout[1], stderr[1], sockets[1]]
+        ) { [unowned self] end in ended(end, control: mine) }
+        for descriptor in [null, stdout[1], stderr[1], sockets[1]] { close(descriptor) }
+        guard let started else {
+            for descriptor in [stdout[0], stderr[0], mine] { close(descriptor) }
+            startLater()
+            return
+        }
+        pid = started
+        control = mine
+        input = InterpreterDecoder()
+        _ = fcntl(control, F_SETFL, O_NONBLOCK)
+        loop.watch(control, for: EventLoop.readable) { [unowned self] _ in receive() }
+        pumps = [
+            OutputPump(descriptor: stdout[0], channel: .stdout, loop: loop),
+            OutputPump(descriptor: stderr[0], channel: .stderr, loop: loop),
+        ]
+        pumps.forEach { $0.keep() }
+        state = .starting
+    }
+
+    /// Tells the interpreter what is its own. One that is not ready yet learns it as soon as it is.
+    func prepare(seed: [UInt8], variables: [Prepare.Variable]) {
+        var writer = WireWriter()
+        writer.write(seed)
+        writer.write(UInt32(variables.count))
+        for variable in variables {
+            writer.write(variable.name)
+            writer.write(variable.value)
+        }
+        prepare = writer.bytes
+        if case .idle = state { sendPrepare() }
+    }
+
+    private func sendPrepare() {
+        guard let prepare else { return }
+        state = .preparing
+        send(kind: 1, prepare)
+    }
+
+    private func ended(_ end: ProgramEnd, control: Int32) {
+        loop.unwatch(control)
+        close(control)
+        self.control = -1
+        let before = state
+        state = .gone
+        // Its children may write on; nobody but the call that it died in wants to read that.
+        let pumps = pumps
+        self.pumps = []
+        switch before {
+        case .running(let execution, _):
+            failures = 0
+            finish(execution, code: end.code, signal: end.signal, time: end.processorTime, lost: true, pumps: pumps)
+            start()
+        case .starting, .preparing:
+            log("The interpreter ended while it started: \(end.code.map { "exit code \($0)" } ?? "signal \(end.signal)")")
+            failures += 1
+            pumps.forEach { $0.discard() }
+            stateLost = true
+            if failures > 3 { startLater() } else { start() }
+        case .idle, .gone:
+            stateLost = true
+            pumps.forEach { $0.discard() }
+            startLater(milliseconds: 20)
+        }
+    }
+
+    private func startLater(milliseconds: UInt64 = 1_000) {
+        loop.schedule(milliseconds: milliseconds) { [unowned self] in
+            if case .gone = state { start() }
+        }
+    }
+
+    // MARK: A call
+
+    func run(_ execution: Execution) {
+        callStart = clockTicks()
+        execution.started = monotonicTime()
+        execution.state = .running
+        execution.eventsBefore = agent.cgroups.events()
+        execution.stream.pumps = pumps
+        let droppedStdout = pumps[0].send(to: execution.stream)
+        let droppedStderr = pumps[1].send(to: execution.stream)
+        state = .running(execution) { [unowned self] message in
+            let lost = stateLost
+            stateLost = false
+            finish(
+                execution,
+                code: message.exitCode,
+                signal: 0,
+                time: message.processorTime,
+                lost: lost,
+                pumps: pumps,
+                dropped: (droppedStdout, droppedStderr)
+            )
+        }
+        execution.stop = { [unowned self, unowned execution] in interrupt(execution, step: 0) }
+        var writer = WireWriter()
+        writer.write(execution.source)
+        execution.source = []
+        send(kind: 2, writer.bytes)
+    }
+
+    /// Ends a call that is over its time: asks first, then takes its children away, then the interpreter.
+    private func interrupt(_ execution: Execution, step: Int) {
+        guard case .running(let current, _) = state, current === execution else { return }
+        switch step {
+        case 0:
+            kill(pid, SIGINT)
+            loop.schedule(milliseconds: 150) { [unowned self] in interrupt(execution, step: 1) }
+        case 1:
+            // A child that the interpreter waits for in C keeps the interrupt from it.
+            ProcessTable.descendants(of: pid, startedSince: callStart).forEach { kill($0, SIGKILL) }
+            kill(pid, SIGINT)
+            loop.schedule(milliseconds: 150) { [unowned self] in interrupt(execution, step: 2) }
+        default:
+            kill(pid, SIGKILL)
+        }
+    }
+
+    private func finish(
+        _ execution: Execution,
+        code: Int32?,
+        signal: Int32,
+        time: UInt64,
+        lost: Bool,
+        pumps: [OutputPump],
+        dropped: (UInt64, UInt64) = (0, 0)
+    ) {
+        var report = execution.report(code: code, signal: signal, processorTime: time)
+        report.droppedStdout = dropped.0
+        report.droppedStderr = dropped.1
+        if lost { report.flags.insert(.stateLost) }
+        execution.state = .ending
+        agent.end(execution, report: report, pumps: pumps) { [unowned self] in
+            // The interpreter lives on in most cases, and its threads may write.
+            if control >= 0, self.pumps.first === pumps.first {
+                pumps.forEach { $0.keep() }
+                state = .idle
+                onIdle()
+            } else {
+                pumps.forEach { $0.discard() }
+            }
+        }
+    }
+
+    // MARK: Its socket
+
+    private func send(kind: UInt8, _ payload: [UInt8]) {
+        var message: [UInt8] = []
+        withUnsafeBytes(of: UInt32(payload.count + 1).littleEndian) { message.append(contentsOf: $0) }
+        message.append(kind)
+        message += payload
+        // The interpreter reads nothing else now, so this waits for its processor time at most.
+        let flags = fcntl(control, F_GETFL)
+        _ = fcntl(control, F_SETFL, flags & ~O_NONBLOCK)
+        if !writeAll(message, to: control) { kill(pid, SIGKILL) }
+        _ = fcntl(control, F_SETFL, flags)
+    }
+
+    private func receive() {
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = read(control, &bytes, bytes.count)
+        // Its end is reported by wait.
+        guard count > 0 else {
+            if count == 0 { loop.unwatch(control) }
+            if count == 0 { kill(pid, SIGKILL) }
+            return
+        }
+        input.append(bytes[..<count])
+        while let message = input.next() { handle(message) }
+        if input.isBroken { kill(pid, SIGKILL) }
+    }
+
+    private func handle(_ message: InterpreterMessage) {
+        switch (message.kind, state) {
+        case (.ready, .starting):
+            failures = 0
+            state = .idle
+            if prepare != nil { sendPrepare() }
+        case (.prepared, .preparing):
+            // A later interpreter must not start from the same seed.
+            prepare = prepare.map { PythonInterpreter.reseeded($0) }
+            state = .idle
+            onIdle()
+        case (.done, .running(_, let done)):
+            done(message)
+        default:
+            // User code can reach the descriptor; what it writes there costs it the interpreter.
+            kill(pid, SIGKILL)
+        }
+    }
+
+    private static func reseeded(_ prepare: [UInt8]) -> [UInt8] {
+        var bytes = prepare
+        let random = open("/dev/urandom", O_RDONLY | O_CLOEXEC)
+        guard random >= 0, bytes.count >= 36 else { return bytes }
+        defer { close(random) }
+        var seed = [UInt8](repeating: 0, count: 32)
+        if read(random, &seed, seed.count) == seed.count { bytes.replaceSubrange(4..<36, with: seed) }
+        return bytes
+    }
+
+    /// Clock ticks since the boot, as /proc counts a process's start.
+    private func clockTicks() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_BOOTTIME, &time)
+        return UInt64(time.tv_sec) * 100 + UInt64(time.tv_nsec) / 10_000_000
+    }
+}

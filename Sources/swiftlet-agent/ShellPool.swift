@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CAgent
+import Glibc
+
+/// A bash that waits for its script.
+final class Shell {
+    let pid: pid_t
+    let stdout: Int32
+    let stderr: Int32
+    private let gate: Int32
+    private let script: Int32
+    fileprivate(set) var end: ProgramEnd?
+    /// Called once when the shell has ended.
+    var onEnd: ((ProgramEnd) -> Void)?
+
+    fileprivate init(pid: pid_t, stdout: Int32, stderr: Int32, gate: Int32, script: Int32) {
+        self.pid = pid
+        self.stdout = stdout
+        self.stderr = stderr
+        self.gate = gate
+        self.script = script
+    }
+
+    /// Lets the shell run a script. Closes what it was told by.
+    func run(_ source: [UInt8]) -> Bool {
+        defer {
+            close(script)
+            close(gate)
+        }
+        // Written at a position, so that the offset that the shell shares stays at the start.
+        var done = 0
+        while done < source.count {
+            let count = source.withUnsafeBytes {
+                pwrite(script, $0.baseAddress?.advanced(by: done), $0.count - done, off_t(done))
+            }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { return false }
+            done += count
+        }
+        let kind: [UInt8] = [source.count > ShellPool.largeScript ? UInt8(ascii: "f") : UInt8(ascii: "e")]
+        return write(gate, kind, 1) == 1
+    }
+
+    /// Gives up a shell that never ran.
+    fileprivate func closeAll() {
+        for descriptor in [stdout, stderr, gate, script] { close(descriptor) }
+    }
+}
+
+/// Shells started ahead: starting one costs more than most scripts do.
+final class ShellPool {
+    /// Above this many bytes a script is sourced as a file: bash's `read` takes characters one by one.
+    static let largeScript = 32 * 1024
+
+    /// What a waiting shell runs. It reads one byte, then the script from a file in memory, and leaves nothing of itself behind:
+    /// no descriptor, no variable.
+    private static let launcher = """
+        IFS= read -r -n 1 -u 3 REPLY || exit 0; exec 3<&-; \
+        if [ "$REPLY" = f ]; then unset REPLY; . /dev/fd/4 4<&4; else \
+        IFS= read -r -d "" -u 4 REPLY; exec 4<&-; eval "unset REPLY; $REPLY"; fi
+        """
+
+    private let target: Int
+    private let programs: Programs
+    private let loop: EventLoop
+    private var waiting: [Shell] = []
+    private var isRefilling = false
+
+    init(target: Int, programs: Programs, loop: EventLoop) {
+        self.target = target
+        self.programs = programs
+        self.loop = loop
+    }
+
+    /// A shell for one script; nil when none can be started.
+    func take() -> Shell? {
+        while let shell = waiting.popLast() {
+            // It may have been killed while it waited.
+            if shell.end == nil { return shell }
+            shell.closeAll()
+        }
+        return start()
+    }
+
+    /// Starts the missing shells a moment later, so that it does not delay what runs now.
+    func refill(afterMilliseconds delay: UInt64 = 2) {
+        guard !isRefilling, waiting.count < target else { return }
+        isRefilling = true
+        loop.schedule(milliseconds: delay) { [unowned self] in
+            isRefilling = false
+            guard waiting.count < target, let shell = start() else { return }
+            waiting.append(shell)
+            // One at a time: a call that arrives now is served in between.
+            refill()
+        }
+    }
+
+    private func start() -> Shell? {
+        var stdout: [Int32] = [-1, -1]
+        var stderr: [Int32] = [-1, -1]
+        var gate: [Int32] = [-1, -1]
+        let script = agent_memory_file("script")
+        let null = open("/dev/null", O_RDONLY | O_CLOEXEC)
+        let complete = agent_pipe(&stdout) == 0 && agent_pipe(&stderr) == 0 && agent_pipe(&gate) == 0
+        defer {
+            for descriptor in [stdout[1], stderr[1], gate[0], null] where descriptor >= 0 { close(descriptor) }
+        }
+        var ended: ProgramEnd?
+        var shell: Shell?
+        let pid =
+            if complete, script >= 0, null >= 0 {
+                programs.start(
+                    ["/bin/bash", "-c", ShellPool.launcher, "bash"],
+                    descriptors: [null, stdout[1], stderr[1], gate[0], script]
+                ) { [weak self] end in
+                    ended = end
+                    shell?.end = end
+                    shell?.onEnd?(end)
+                    shell?.onEnd = nil
+                    self?.forget(pid: shell?.pid)
+                }
+            } else {
+                pid_t?.none
+            }
+        guard let pid else {
+            for descriptor in [stdout[0], stderr[0], gate[1], script] where descriptor >= 0 { close(descriptor) }
+            return nil
+        }
+        let started = Shell(pid: pid, stdout: stdout[0], stderr: stderr[0], gate: gate[1], script: script)
+        started.end = ended
+        shell = started
+        return started
+    }
+
+    /// A shell died while it waited: something in the guest kills everything, so its successor is not started at once.
+    private func forget(pid: pid_t?) {
+        guard let index = waiting.firstIndex(where: { $0.pid == pid }) else { return }
+        waiting.remove(at: index).closeAll()
+        refill(afterMilliseconds: 200)
+    }
+}

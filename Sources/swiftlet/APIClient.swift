@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import AsyncHTTPClient
+import Foundation
+import NIOCore
+import NIOHTTP1
+
+/// Which server to talk to, and as whom.
+struct ClientOptions: ParsableArguments {
+    @Option(help: "The server. Default: SWIFTLET_URL, or http://127.0.0.1:8000")
+    var url: String?
+
+    @Option(help: "An API key. Default: SWIFTLET_API_KEY, or the first key of the server on this machine")
+    var key: String?
+
+    func client() throws -> APIClient {
+        let environment = ProcessInfo.processInfo.environment
+        let data = environment["SWIFTLET_DATA_DIRECTORY"] ?? DataDirectory.standard
+        let file = DataDirectory(path: data, images: "").firstKey
+        let stored = try? String(contentsOfFile: file, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+        guard let key = key ?? environment["SWIFTLET_API_KEY"] ?? stored else {
+            throw ValidationError("No API key: give one with --key or SWIFTLET_API_KEY (\(file) is not there)")
+        }
+        return APIClient(url: url ?? environment["SWIFTLET_URL"] ?? "http://127.0.0.1:8000", key: key)
+    }
+}
+
+struct ExecuteBody: Encodable {
+    var command: String
+    var language: String
+    var sessionID: String?
+    var timeout: Int
+
+    enum CodingKeys: String, CodingKey {
+        case command, language, timeout
+        case sessionID = "session_id"
+    }
+}
+
+struct ExecuteReply: Decodable {
+    var stdout: String
+    var stderr: String
+    var exitCode: Int
+    var executionTime: Double
+    var sessionID: String
+    var vmID: String
+    var outcome: String
+
+    enum CodingKeys: String, CodingKey {
+        case stdout, stderr, outcome
+        case exitCode = "exit_code"
+        case executionTime = "execution_time"
+        case sessionID = "session_id"
+        case vmID = "vm_id"
+    }
+}
+
+/// A client of the HTTP API, for the command line and the benchmarks.
+struct APIClient: Sendable {
+    let url: String
+    let key: String
+    private let http = HTTPClient(eventLoopGroupProvider: .singleton)
+
+    init(url: String, key: String) {
+        self.url = url
+        self.key = key
+    }
+
+    /// Must be called once, at the end.
+    func close() async throws {
+        try await http.shutdown()
+    }
+
+    func execute(_ body: ExecuteBody) async throws -> ExecuteReply {
+        let data = try await post("/execute", body: try JSONEncoder().encode(body), timeout: .seconds(Int64(body.timeout) + 10))
+        return try JSONDecoder().decode(ExecuteReply.self, from: data)
+    }
+
+    /// Sends a body and returns the answer's.
+    ///
+    /// - Throws: `ValidationError` with the server's words for anything but a success.
+    func post(_ path: String, body: Data, timeout: TimeAmount = .seconds(60)) async throws -> Data {
+        var request = HTTPClientRequest(url: url + path)
+        request.method = .POST
+        request.headers = ["X-API-Key": key, "Content-Type": "application/json"]
+        request.body = .bytes(body)
+        let response: HTTPClientResponse
+        do {
+            response = try await http.execute(request, timeout: timeout)
+        } catch {
+            throw ValidationError("\(url) does not answer (\(error)); is the server up? Start it with: swiftlet serve")
+        }
+        let bytes = try await response.body.collect(upTo: 1 << 30)
+        let data = Data(bytes.readableBytesView)
+        guard response.status == .ok else {
+            throw ValidationError("The server answered \(response.status.code): \(String(decoding: data, as: UTF8.self))")
+        }
+        return data
+    }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Foundation
+
+/// Where a server keeps what outlives it.
+struct DataDirectory: Sendable {
+    var path: String
+    var images: String
+
+    /// `$XDG_DATA_HOME/swiftlet`, or `~/.local/share/swiftlet`.
+    static var standard: String {
+        let environment = ProcessInfo.processInfo.environment
+        let base = environment["XDG_DATA_HOME"] ?? (environment["HOME"] ?? "/root") + "/.local/share"
+        return base + "/swiftlet"
+    }
+
+    var database: String { "\(path)/swiftlet.sqlite" }
+    var vms: String { "\(path)/vms" }
+    var spool: String { "\(path)/spool" }
+    var accelerator: String { "\(path)/accelerator.json" }
+    /// The first user's key, for the command line on the same machine.
+    var firstKey: String { "\(path)/first-key" }
+
+    /// Makes the directories, readable by this user alone.
+    func create() throws {
+        for directory in [path, spool] {
+            try FileManager.default.createDirectory(
+                atPath: directory,
+                withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700]
+            )
+        }
+    }
+
+    /// Makes sure that no other server uses the directory, for as long as this process lives.
+    ///
+    /// - Throws: `ValidationError` when one does.
+    func lock() throws {
+        let descriptor = open("\(path)/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else {
+            throw ValidationError("\(path)/lock cannot be opened: \(String(cString: strerror(errno)))")
+        }
+        // Never closed: the kernel lets go of the lock when the process ends, however it ends.
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            throw ValidationError("Another server uses \(path); stop it, or choose another with --data-directory")
+        }
+    }
+}

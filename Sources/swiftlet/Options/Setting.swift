@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A name under which something can be configured: `port` is `--port`, `SWIFTLET_PORT` and `"port"` in the file.
+enum Setting: String, CaseIterable {
+    case dataDirectory
+    case imagesDirectory
+    case resources
+    case agent
+    case qemu
+    case host
+    case port
+    case logLevel
+    case imageVariant
+    case accelerator
+    case vmLifetimeSeconds
+    case memoryMb
+    case vcpuCount
+    case maximumVms
+    case bootTimeoutSeconds
+    case outputLimitBytes
+    case bodyLimitBytes
+    case shutdownSeconds
+
+    /// The environment's name for it.
+    var environmentName: String { "SWIFTLET_" + words("_").uppercased() }
+
+    /// The command line's name for it.
+    var flagName: String { words("-") }
+
+    private func words(_ separator: String) -> String {
+        rawValue.reduce(into: "") { text, character in
+            if character.isUppercase { text += separator }
+            text += character.lowercased()
+        }
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Configuration
+import Foundation
+import Logging
+import SwiftletVM
+import SystemPackage
+
+/// Everything that can be configured, read and checked.
+struct Settings: Sendable {
+    enum AcceleratorChoice: String, CaseIterable {
+        case auto
+        case tcg
+        case kvm
+    }
+
+    var data: DataDirectory
+    var resources: String
+    var agent: String
+    var qemu: String
+    var host: String
+    var port: Int
+    var logLevel: Logger.Level
+    var imageVariant: ImageVariant
+    var accelerator: AcceleratorChoice
+    var vmLifetimeSeconds: Int
+    var memoryMB: Int
+    var vcpuCount: Int
+    var maximumVMs: Int
+    var bootTimeoutSeconds: Int
+    var outputLimitBytes: Int
+    var bodyLimitBytes: Int
+    var shutdownSeconds: Int
+
+    /// Reads flags, then the environment, then the file; what none of them has gets its default.
+    ///
+    /// - Throws: `ValidationError` naming the setting, its value and what it may be.
+    static func read(flags: [Setting: String], file: String?) async throws -> Settings {
+        let given = flags.reduce(into: [AbsoluteConfigKey: ConfigValue]()) { values, flag in
+            values[AbsoluteConfigKey([flag.key.rawValue])] = ConfigValue(.string(flag.value), isSecret: false)
+        }
+        var providers: [any ConfigProvider] = [
+            InMemoryProvider(values: given),
+            EnvironmentVariablesProvider().prefixKeys(with: "swiftlet"),
+        ]
+        if let file {
+            do {
+                providers.append(try await FileProvider<JSONSnapshot>(filePath: FilePath(file)))
+            } catch {
+                throw ValidationError("The configuration file \(file) cannot be read: \(error)")
+            }
+        }
+        return try Settings(SettingReader(config: ConfigReader(providers: providers)))
+    }
+
+    private init(_ reader: SettingReader) throws {
+        let executable = URL(filePath: CommandLine.arguments.first ?? "").resolvingSymlinksInPath()
+        let home = DataDirectory.standard
+        let path = reader.string(.dataDirectory) ?? home
+        data = DataDirectory(path: path, images: reader.string(.imagesDirectory) ?? "\(path)/images")
+        resources = reader.string(.resources) ?? Self.findResources(from: Self.executable ?? executable.path)
+        let beside = URL(filePath: Self.executable ?? executable.path).deletingLastPathComponent().path
+        agent = reader.string(.agent) ?? "\(beside)/swiftlet-agent"
+        qemu = reader.string(.qemu) ?? "/usr/bin/qemu-system-x86_64"
+        host = reader.string(.host) ?? "127.0.0.1"
+        port = try reader.integer(.port, in: 0...65_535) ?? 8000
+        logLevel = try reader.choice(.logLevel) ?? .info
+        imageVariant = try reader.choice(.imageVariant) ?? .standard
+        accelerator = try reader.choice(.accelerator) ?? .auto
+        vmLifetimeSeconds = try reader.integer(.vmLifetimeSeconds, in: 20...86_400) ?? 300
+        memoryMB = try reader.integer(.memoryMb, in: 128...8_192) ?? 512
+        vcpuCount = try reader.integer(.vcpuCount, in: 1...8) ?? 2
+        maximumVMs = try reader.integer(.maximumVms, in: 1...10_000) ?? Self.defaultMaximumVMs(memoryMB: memoryMB)
+        bootTimeoutSeconds = try reader.integer(.bootTimeoutSeconds, in: 5...600) ?? 120
+        outputLimitBytes = try reader.integer(.outputLimitBytes, in: 1_024...(16 << 30)) ?? 256 << 20
+        bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? 32 << 20
+        shutdownSeconds = try reader.integer(.shutdownSeconds, in: 0...600) ?? 30
+    }
+
+    /// As many VMs of the default size as four fifths of the machine's memory hold.
+    private static func defaultMaximumVMs(memoryMB: Int) -> Int {
+        let machine = Int(ProcessInfo.processInfo.physicalMemory >> 20)
+        return max(1, machine * 4 / 5 / (memoryMB + 64))
+    }
+
+    private static var executable: String? {
+        try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+    }
+
+    /// The `guest/` directory of the checkout that the executable was built in, or what an installation has.
+    private static func findResources(from executable: String) -> String {
+        var directory = URL(filePath: executable).deletingLastPathComponent()
+        while directory.path != "/" {
+            let candidate = directory.appending(path: "guest")
+            if FileManager.default.fileExists(atPath: candidate.appending(path: "build-image").path) {
+                return candidate.path
+            }
+            directory.deleteLastPathComponent()
+        }
+        return "/usr/share/swiftlet/guest"
+    }
+}
+
+/// Reads settings by their names and says what is wrong with them in the user's words.
+private struct SettingReader {
+    let config: ConfigReader
+
+    func string(_ setting: Setting) -> String? {
+        // A number in the file is as good as its text.
+        config.string(forKey: ConfigKey(setting.rawValue))
+            ?? config.int(forKey: ConfigKey(setting.rawValue)).map(String.init)
+    }
+
+    func integer(_ setting: Setting, in range: ClosedRange<Int>) throws -> Int? {
+        guard let text = string(setting) else { return nil }
+        guard let number = Int(text), range.contains(number) else {
+            throw ValidationError("\(name(setting)) is '\(text)'; it must be a number from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return number
+    }
+
+    func choice<Value: RawRepresentable & CaseIterable>(_ setting: Setting) throws -> Value?
+    where Value.RawValue == String {
+        guard let text = string(setting) else { return nil }
+        guard let value = Value(rawValue: text.lowercased()) else {
+            let known = Value.allCases.map(\.rawValue).joined(separator: ", ")
+            throw ValidationError("\(name(setting)) is '\(text)'; it must be one of: \(known)")
+        }
+        return value
+    }
+
+    private func name(_ setting: Setting) -> String {
+        "The setting \(setting.rawValue) (--\(setting.flagName), \(setting.environmentName))"
+    }
+}

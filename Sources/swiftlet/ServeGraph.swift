@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Foundation
+import Logging
+import NIOPosix
+import ServiceLifecycle
+import SwiftletServer
+import SwiftletSessions
+import SwiftletStore
+import SwiftletVM
+import UnixSignals
+
+/// Builds a server of its parts and runs it.
+struct ServeGraph {
+    let settings: Settings
+    let logger: Logger
+
+    /// Serves until it is told to stop.
+    func run() async throws {
+        let data = settings.data
+        try data.create()
+        try data.lock()
+        let threads = NIOThreadPool.singleton
+        let database = try Database.open(path: data.database)
+        let keys = KeyStore(database)
+        let engine = try await openEngine(threads: threads)
+        var configuration = SessionService.Configuration(spoolDirectory: data.spool)
+        configuration.defaultLifetimeSeconds = settings.vmLifetimeSeconds
+        configuration.defaultMemoryMB = settings.memoryMB
+        configuration.defaultVCPUCount = settings.vcpuCount
+        configuration.outputLimit = settings.outputLimitBytes
+        let sessions = SessionService(
+            configuration: configuration,
+            store: SessionStore(database),
+            engine: engine,
+            logger: logger
+        )
+        let key = try await firstKey(users: UserStore(database), keys: keys)
+        let application = SwiftletApplication(
+            sessions: sessions,
+            keys: keys,
+            configuration: ServerConfiguration(
+                host: settings.host,
+                port: settings.port,
+                maximumBody: settings.bodyLimitBytes,
+                version: Swiftlet.version
+            )
+        ).application(logger: logger) { [settings] port in
+            Self.greet(host: settings.host, port: port ?? settings.port, key: key, accelerator: engine.accelerator)
+        }
+        var group = ServiceGroupConfiguration(
+            services: [sessions, application],
+            gracefulShutdownSignals: [.sigterm, .sigint],
+            logger: logger
+        )
+        group.maximumGracefulShutdownDuration = .seconds(settings.shutdownSeconds)
+        group.maximumCancellationDuration = .seconds(15)
+        try await ServiceGroup(configuration: group).run()
+    }
+
+    private func openEngine(threads: NIOThreadPool) async throws -> MicroVMEngine {
+        let settings = settings
+        let (image, initramfs) = try await threads.runIfActive {
+            let image = try ImageStore(directory: settings.data.images).newest(settings.imageVariant)
+            let initramfs = Initramfs(agent: settings.agent, resources: settings.resources)
+            return (image, try initramfs.ensure(for: image))
+        }
+        var configuration = EngineFactory.configuration(settings, image: image, initramfs: initramfs)
+        configuration.accelerator = try await EngineFactory.accelerator(
+            settings,
+            configuration: configuration,
+            threads: threads,
+            logger: logger
+        )
+        return try await MicroVMEngine.open(configuration, threads: threads, logger: logger)
+    }
+
+    /// The first user's key: made at the first start, read from its file later; nil when the operator removed the file.
+    private func firstKey(users: UserStore, keys: KeyStore) async throws -> String? {
+        let path = settings.data.firstKey
+        guard try await users.list().isEmpty else {
+            return try? String(contentsOfFile: path, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+        }
+        let user = try await users.create(email: "admin@localhost")
+        let (text, _) = try await keys.create(for: user.id, label: "first key")
+        let made = FileManager.default.createFile(
+            atPath: path,
+            contents: Data("\(text)\n".utf8),
+            attributes: [.posixPermissions: 0o600]
+        )
+        guard made else { throw ValidationError("\(path) cannot be written") }
+        return text
+    }
+
+    private static func greet(host: String, port: Int, key: String?, accelerator: Accelerator) {
+        let shown = host == "0.0.0.0" || host == "::" ? "127.0.0.1" : host
+        let url = "http://\(shown):\(port)"
+        let how =
+            switch accelerator {
+            case .kvm: "KVM"
+            case .tcg: "software emulation (TCG); see docs/threat-model.md before you run hostile code"
+            }
+        print("Swiftlet \(Swiftlet.version) listens on \(url), with \(how).")
+        if let key {
+            print(
+                """
+
+                User: admin@localhost
+                Key:  \(key)
+
+                Try it:
+
+                  curl -s \(url)/execute -H 'X-API-Key: \(key)' -H 'Content-Type: application/json' \\
+                    -d '{"command": "print(40 + 2)"}'
+
+                """
+            )
+        }
+        fflush(nil)
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+
+@testable import SwiftletSessions
+
+@Suite struct TurnQueueTests {
+    private let later = ContinuousClock.now + .seconds(60)
+
+    @Test func aFreeQueueGrantsAtOnce() async {
+        let queue = TurnQueue(limit: 1)
+        #expect(await queue.acquire(until: later) == .granted)
+    }
+
+    @Test func onlyOneIsInAtATimeAndAllGetTheirTurn() async {
+        let queue = TurnQueue(limit: 100)
+        let inside = Counter()
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<50 {
+                group.addTask {
+                    #expect(await queue.acquire(until: later) == .granted)
+                    #expect(await inside.add(1) == 1)
+                    await Task.yield()
+                    _ = await inside.add(-1)
+                    await queue.release()
+                }
+            }
+        }
+        #expect(await inside.value == 0)
+    }
+
+    @Test func theWaitEndsAtTheDeadlineAndTheNextIsStillServed() async {
+        let queue = TurnQueue(limit: 2)
+        #expect(await queue.acquire(until: later) == .granted)
+        #expect(await queue.acquire(until: .now + .milliseconds(5)) == .timedOut)
+        await queue.release()
+        #expect(await queue.acquire(until: later) == .granted)
+    }
+
+    @Test func beyondTheLimitNobodyWaits() async {
+        let queue = TurnQueue(limit: 0)
+        #expect(await queue.acquire(until: later) == .granted)
+        #expect(await queue.acquire(until: later) == .full)
+    }
+
+    private actor Counter {
+        private(set) var value = 0
+
+        func add(_ amount: Int) -> Int {
+            value += amount
+            return value
+        }
+    }
+}

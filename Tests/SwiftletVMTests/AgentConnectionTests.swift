@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import AgentProtocol
+import Glibc
+import NIOCore
+import NIOPosix
+import Testing
+
+import SwiftletVM
+
+/// The host's end of the control port against a hostile or honest peer, over a real socket pair.
+@Suite struct AgentConnectionTests {
+    /// A guest agent played by the test: blocking reads and writes on the other end.
+    private struct Peer: ~Copyable {
+        let descriptor: Int32
+
+        deinit { close(descriptor) }
+
+        func send(_ frames: Frame...) {
+            send(bytes: frames.flatMap { $0.encoded() })
+        }
+
+        func send(bytes: [UInt8]) {
+            var rest = bytes[...]
+            while !rest.isEmpty {
+                let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+                guard count > 0 else { return }
+                rest = rest.dropFirst(count)
+            }
+        }
+
+        /// The next frame; blocks, so that a missing one shows as a hanging test.
+        func next() throws -> Frame {
+            var decoder = FrameDecoder()
+            var byte: UInt8 = 0
+            while true {
+                if let frame = try decoder.next() { return frame }
+                try #require(read(descriptor, &byte, 1) == 1)
+                decoder.append([byte])
+            }
+        }
+    }
+
+    private func withConnection(_ body: (AgentConnection, borrowing Peer) async throws -> Void) async throws {
+        var ends: [Int32] = [-1, -1]
+        try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+        let connection = try await AgentConnection.open(socket: ends[0], on: MultiThreadedEventLoopGroup.singleton)
+        let peer = Peer(descriptor: ends[1])
+        try await body(connection, peer)
+        connection.fail(.ended(.killed(reason: "The test is over")))
+    }
+
+    private func report(_ outcome: ExitReport.Outcome = .exited, code: Int32 = 0) -> [UInt8] {
+        ExitReport(outcome: outcome, code: code, wallTime: 1, cpuTime: 1).payload
+    }
+
+    @Test func anExecutionsOutputAndExitArriveInOrder() async throws {
+        try await withConnection { connection, peer in
+            let run = connection.execute(.bash, source: Array("echo hi".utf8), timeout: .seconds(5))
+            #expect(try peer.next().type == .execute)
+            #expect(try peer.next().payload == [0] + Array("echo hi".utf8))
+            #expect(try peer.next().type == .end)
+            peer.send(
+                Frame(.data, stream: 1, payload: [1] + Array("hi".utf8)),
+                Frame(.data, stream: 1, payload: [2] + Array("oops".utf8)),
+                Frame(.exit, stream: 1, payload: report(code: 3))
+            )
+            var seen: [String] = []
+            for try await event in run.events {
+                switch event {
+                case .output(let channel, let bytes): seen.append("\(channel):\(String(decoding: bytes, as: UTF8.self))")
+                case .exited(let report): seen.append("exit \(report.code)")
+                case .refused, .deadline: Issue.record("Unexpected \(event)")
+                }
+            }
+            #expect(seen == ["stdout:hi", "stderr:oops", "exit 3"])
+        }
+    }
+
+    @Test func aLongSourceWaitsForCredit() async throws {
+        try await withConnection { connection, peer in
+            let source = [UInt8](repeating: 65, count: ProtocolLimits.initialCredit + 1_000)
+            _ = connection.execute(.python, source: source, timeout: .seconds(5))
+            #expect(try peer.next().type == .execute)
+            var received = 0
+            while received < ProtocolLimits.initialCredit { received += try peer.next().payload.count - 1 }
+            #expect(received == ProtocolLimits.initialCredit)
+            var writer = WireWriter()
+            writer.write(UInt32(100_000))
+            peer.send(Frame(.credit, stream: 1, payload: writer.bytes))
+            #expect(try peer.next().payload.count == 1_001)
+            #expect(try peer.next().type == .end)
+        }
+    }
+
+    @Test func creditIsGivenBackAsOutputIsUsed() async throws {
+        try await withConnection { connection, peer in
+            let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+            #expect(try peer.next().type == .execute)
+            #expect(try peer.next().type == .end)
+            peer.send(Frame(.data, stream: 1, payload: [1] + [UInt8](repeating: 0, count: 60_000)))
+            peer.send(Frame(.data, stream: 1, payload: [1] + [UInt8](repeating: 0, count: 60_000)))
+            var events = run.events.makeAsyncIterator()
+            _ = try await events.next()
+            run.consumed(60_000)
+            _ = try await events.next()
+            run.consumed(60_000)
+            let credit = try peer.next()
+            #expect(credit.type == .credit)
+            #expect(credit.payload == [0xc0, 0xd4, 0x01, 0x00])
+        }
+    }
+
+    @Test(arguments: [
+        Frame(.data, stream: 9, payload: [1, 65]),
+        Frame(.exit, stream: 9, payload: ExitReport(outcome: .exited, code: 0, wallTime: 0, cpuTime: 0).payload),
+        Frame(.data, stream: 1, payload: [0, 65]),
+        Frame(.data, stream: 1, payload: []),
+        Frame(.exit, stream: 1, payload: [1]),
+        Frame(.prepared, stream: 0, payload: [0, 0, 0, 0, 0, 0, 0, 0]),
+        Frame(.hello, stream: 0, payload: Hello(version: 99, kernelRelease: "6.1", memory: 1).payload),
+        Frame(.execute, stream: 1, payload: []),
+    ])
+    func aBreachOfTheProtocolEndsTheConnection(frame: Frame) async throws {
+        try await withConnection { connection, peer in
+            let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+            peer.send(frame)
+            await #expect(throws: MicroVMError.self) {
+                for try await _ in run.events {}
+            }
+            await #expect(throws: MicroVMError.self) { try await connection.ping(within: .seconds(5)) }
+        }
+    }
+
+    @Test func moreOutputThanCreditEndsTheConnection() async throws {
+        try await withConnection { connection, peer in
+            let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+            for _ in 0..<5 {
+                peer.send(Frame(.data, stream: 1, payload: [1] + [UInt8](repeating: 0, count: 65_000)))
+            }
+            await #expect(throws: MicroVMError.self) {
+                for try await _ in run.events {}
+            }
+        }
+    }
+
+    @Test func randomBytesNeverCrashTheHost() async throws {
+        var generator = SeededGenerator(seed: 7)
+        for _ in 0..<200 {
+            try await withConnection { connection, peer in
+                let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+                let count = Int.random(in: 12...400, using: &generator)
+                var bytes = (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
+                // Likely frames go deeper than noise.
+                if Bool.random(using: &generator) {
+                    bytes.replaceSubrange(0..<12, with: [UInt8(count - 12 > 255 ? 255 : count - 12), 0, 0, 0, 1, 0, 0, 0])
+                    bytes.insert(contentsOf: [UInt8.random(in: 0...13, using: &generator), 0, 0, 0], at: 8)
+                }
+                peer.send(bytes: bytes)
+                connection.cancel(stream: 1, reason: .cancelled)
+                connection.fail(.ended(.killed(reason: "The test is over")))
+                do {
+                    for try await _ in run.events {}
+                } catch {
+                    #expect(error is MicroVMError)
+                }
+            }
+        }
+    }
+
+    @Test func aPingWithoutAnAnswerFails() async throws {
+        try await withConnection { connection, peer in
+            await #expect(throws: (any Error).self) { try await connection.ping(within: .milliseconds(20)) }
+            #expect(try peer.next().type == .ping)
+        }
+    }
+}
+
+/// A generator whose numbers are the same in each run (SplitMix64).
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) {
+        state = seed
+    }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var value = state
+        value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
+        return value ^ (value >> 31)
+    }
+}

@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest's Python interpreter: one process for the life of a VM, its variables kept between calls.
+
+The agent starts it and talks to it over descriptor 3; docs/agent-protocol.md has the messages. Plain code takes a short path of
+our own, because IPython's costs ten times as much under emulation; what only IPython understands goes to IPython.
+"""
+
+import ast
+import asyncio
+import ctypes
+import fcntl
+import gc
+import io
+import linecache
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import struct
+import sys
+import traceback
+import types
+
+READY, PREPARED, DONE = 1, 2, 3
+PREPARE, EXECUTE = 1, 2
+FINISHED, EXCEPTION, EXIT = 0, 1, 2
+MAXIMUM_MESSAGE = 32 << 20
+CODE_NAME = "<cell %d>"
+FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+# Lines that are IPython's and no Python: magics, shell escapes, help.
+IPYTHON_LINE = re.compile(r"^\s*(%{1,2}[A-Za-z_]|!|\?|[\w.]+\?{1,2}\s*$)", re.MULTILINE)
+PIP_LINE = re.compile(r"^(pip3?|conda)\s+(install|uninstall|list|show|freeze|download|check|--version|-V)\b.*$")
+
+
+class Control:
+    """The agent's end of the conversation, kept from user code's children."""
+
+    def __init__(self):
+        high = fcntl.fcntl(3, fcntl.F_DUPFD_CLOEXEC, 200)
+        os.close(3)
+        self.socket = socket.socket(fileno=high)
+
+    def send(self, kind, payload=b""):
+        self.socket.sendall(struct.pack("<IB", 1 + len(payload), kind) + payload)
+
+    def receive(self):
+        (length,) = struct.unpack("<I", self.exactly(4))
+        if not 1 <= length <= MAXIMUM_MESSAGE:
+            raise EOFError("the agent sent a message of %d bytes" % length)
+        message = self.exactly(length)
+        return message[0], message[1:]
+
+    def exactly(self, count):
+        pieces = bytearray()
+        while len(pieces) < count:
+            piece = self.socket.recv(min(count - len(pieces), 1 << 16))
+            if not piece:
+                raise EOFError("the agent closed its end")
+            pieces += piece
+        return bytes(pieces)
+
+
+class Interrupts:
+    """SIGINT raises KeyboardInterrupt while user code runs, and is ignored at all other times."""
+
+    def __init__(self):
+        self.armed = False
+        signal.signal(signal.SIGINT, self.handle)
+
+    def handle(self, number, frame):
+        if self.armed:
+            raise KeyboardInterrupt
+
+    def restore(self):
+        # User code may have put its own handler in place; the next call's timeout relies on ours.
+        if signal.getsignal(signal.SIGINT) is not self.handle:
+            signal.signal(signal.SIGINT, self.handle)
+
+
+def make_stream(descriptor, errors):
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors=errors, line_buffering=True
+    )
+
+
+class Interpreter:
+    def __init__(self, control):
+        self.control = control
+        self.interrupts = Interrupts()
+        self.count = 0
+        self.loop = None
+        self.shell = None
+        self.libc = ctypes.CDLL(None)
+        self.namespace = self.make_main()
+        self.stdout = make_stream(1, "backslashreplace")
+        self.stderr = make_stream(2, "backslashreplace")
+        self.restore_streams()
+        self.formatter = None
+
+    @staticmethod
+    def make_main():
+        module = types.ModuleType("__main__")
+        module.__dict__["__builtins__"] = __builtins__
+        module.__dict__["_"] = ""
+        sys.modules["__main__"] = module
+        return module.__dict__
+
+    def restore_streams(self):
+        for name in ("stdout", "stderr"):
+            stream = getattr(self, name)
+            if stream.closed:
+                stream = make_stream(1 if name == "stdout" else 2, "backslashreplace")
+                setattr(self, name, stream)
+            setattr(sys, name, stream)
+            setattr(sys, "__%s__" % name, stream)
+
+    def warm(self):
+        """Pays in advance for what the first calls would have to wait for."""
+        os.environ.setdefault("MPLBACKEND", "Agg")
+        self.start_ipython()
+        try:
+            import numpy  # noqa: F401
+        except ImportError:
+            pass
+        self.run("None")
+        self.format([{"a": (1, 2)}])
+        self.count = 0
+        gc.collect()
+        gc.freeze()
+
+    def start_ipython(self):
+        from IPython.core.interactiveshell import InteractiveShell
+        from traitlets.config import Config
+
+        config = Config()
+        config.HistoryManager.enabled = False
+        config.InteractiveShell.colors = "NoColor"
+        config.InteractiveShell.autocall = 0
+        config.InteractiveShell.cache_size = 0
+        config.InteractiveShell.separate_in = ""
+        main = sys.modules["__main__"]
+        InteractiveShell.clear_instance()
+        self.shell = InteractiveShell.instance(
+            config=config, user_module=main, user_ns=self.namespace
+        )
+        # A pseudo-terminal would mix the two streams and change what programs print.
+        self.shell.system = self.shell.system_raw
+        self.shell.display_pub = _PlainDisplay(self)
+        self.shell.displayhook.__class__ = _plain_hook(self.shell.displayhook.__class__, self)
+        self.formatter = self.shell.display_formatter.formatters["text/plain"]
+        sys.displayhook = self.show
+        self.restore_streams()
+
+    # A call
+
+    def execute(self, source):
+        before = self.processor_time()
+        pid = os.getpid()
+        status, code = FINISHED, 0
+        try:
+            self.interrupts.armed = True
+            try:
+                status, code = self.run(source)
+            finally:
+                self.interrupts.armed = False
+        except KeyboardInterrupt:
+            # It came after the code's end, before the flag was down.
+            pass
+        if os.getpid() != pid:
+            # A child that user code forked came back here; it must not answer for its parent.
+            self.flush()
+            os._exit(code & 0xFF if status == EXIT else (1 if status == EXCEPTION else 0))
+        self.interrupts.restore()
+        self.flush()
+        self.restore_streams()
+        spent = self.processor_time() - before
+        self.control.send(DONE, struct.pack("<BiQ", status, code, max(0, spent)))
+
+    @staticmethod
+    def processor_time():
+        total = 0.0
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+            usage = resource.getrusage(who)
+            total += usage.ru_utime + usage.ru_stime
+        return int(total * 1e9)
+
+    def run(self, source):
+        self.count += 1
+        name = CODE_NAME % self.count
+        try:
+            if PIP_LINE.match(source.strip()):
+                return self.run_ipython("%" + source.strip())
+            if IPYTHON_LINE.search(source):
+                try:
+                    tree = self.parse(source, name)
+                except SyntaxError:
+                    return self.run_ipython(source)
+            else:
+                tree = self.parse(source, name)
+            lines = source.splitlines(True)
+            linecache.cache[name] = (len(source), None, lines, name)
+            self.run_tree(tree, name, source)
+            return FINISHED, 0
+        except SystemExit as exit:
+            return self.exited(exit)
+        except KeyboardInterrupt:
+            self.print_traceback(name)
+            return EXCEPTION, 130
+        except BaseException:
+            self.print_traceback(name)
+            return EXCEPTION, 1
+
+    @staticmethod
+    def parse(source, name):
+        return compile(source, name, "exec", FLAGS | ast.PyCF_ONLY_AST)
+
+    def run_tree(self, tree, name, source):
+        last = None
+        if tree.body and isinstance(tree.body[-1], ast.Expr) and not self.is_silenced(source):
+            last = ast.Expression(tree.body.pop().value)
+        if tree.body:
+            self.run_code(compile(tree, name, "exec", FLAGS))
+        if last is not None:
+            self.show(self.run_code(compile(last, name, "eval", FLAGS)))
+
+    @staticmethod
+    def is_silenced(source):
+        """A semicolon at the end hides the value, as in a notebook; a comment behind it does not count."""
+        line = source.rstrip().rsplit("\n", 1)[-1]
+        if not line.endswith(";") and "#" in line:
+            line = line.split("#", 1)[0].rstrip()
+        return line.endswith(";")
+
+    def run_code(self, code):
+        value = eval(code, self.namespace, self.namespace)
+        if code.co_flags & 0x80:  # CO_COROUTINE: it awaits at top level
+            return self.event_loop().run_until_complete(value)
+        return value
+
+    def event_loop(self):
+        if self.loop is None or self.loop.is_closed():
+            self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        return self.loop
+
+    def show(self, value):
+        if value is None:
+            return
+        self.namespace["_"] = value
+        if type(value) in (int, float, bool, str, bytes):
+            text = repr(value)
+        else:
+            text = self.format(value)
+        sys.stdout.write(text + "\n")
+
+    def format(self, value):
+        if self.formatter is None:
+            return repr(value)
+        text = self.formatter(value)
+        return repr(value) if text is None else text
+
+    def run_ipython(self, source):
+        if self.shell is None:
+            self.start_ipython()
+        result = self.shell.run_cell(source, store_history=False, silent=False)
+        error = result.error_before_exec or result.error_in_exec
+        if error is None:
+            return FINISHED, 0
+        if isinstance(error, SystemExit):
+            return self.exited(error)
+        return EXCEPTION, 130 if isinstance(error, KeyboardInterrupt) else 1
+
+    def exited(self, exit):
+        if exit.code is None:
+            return EXIT, 0
+        if isinstance(exit.code, int):
+            return EXIT, exit.code & 0xFF
+        print(exit.code, file=sys.stderr)
+        return EXIT, 1
+
+    def print_traceback(self, name):
+        kind, error, trace = sys.exc_info()
+        mine = __file__
+        while trace is not None and trace.tb_frame.f_code.co_filename == mine:
+            trace = trace.tb_next
+        try:
+            sys.stdout.flush()
+        except Exception:
+            # User code may have replaced or closed it; the traceback matters more.
+            pass
+        try:
+            text = "".join(traceback.format_exception(kind, error, trace))
+        except BaseException as second:
+            text = "%s (its traceback cannot be shown: %s)\n" % (kind.__name__, type(second).__name__)
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except Exception:
+            os.write(2, text.encode("utf-8", "backslashreplace"))
+
+    def flush(self):
+        for stream in (sys.stdout, sys.stderr, self.stdout, self.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                # A stream of the user's that cannot be flushed has nothing for us.
+                pass
+        self.libc.fflush(None)
+
+    # Becoming this VM's own
+
+    def prepare(self, payload):
+        seed, offset = take(payload, 0)
+        (count,) = struct.unpack_from("<I", payload, offset)
+        offset += 4
+        for _ in range(count):
+            name, offset = take(payload, offset)
+            value, offset = take(payload, offset)
+            os.environb[name] = value
+        random.seed(seed)
+        if "numpy" in sys.modules:
+            words = struct.unpack("<8I", seed[:32])
+            sys.modules["numpy"].random.seed(list(words))
+        if "ssl" in sys.modules:
+            sys.modules["ssl"].RAND_add(seed, 32.0)
+        if "uuid" in sys.modules:
+            sys.modules["uuid"]._node = None
+            sys.modules["uuid"]._last_timestamp = None
+        if "tempfile" in sys.modules:
+            sys.modules["tempfile"]._name_sequence = None
+        self.control.send(PREPARED)
+
+
+class _PlainDisplay:
+    """Shows rich values as text, where IPython would hand them to a front end."""
+
+    def __init__(self, interpreter):
+        self.interpreter = interpreter
+        self.is_publishing = False
+
+    def publish(self, data, metadata=None, source=None, *, transient=None, update=False, **rest):
+        text = data.get("text/plain")
+        if text is not None:
+            sys.stdout.write(text + "\n")
+
+    def clear_output(self, wait=False):
+        pass
+
+
+def _plain_hook(base, interpreter):
+    class PlainHook(base):
+        """Shows a value without IPython's `Out[n]:`."""
+
+        def __call__(self, result=None):
+            interpreter.show(result)
+
+    return PlainHook
+
+
+def take(payload, offset):
+    (length,) = struct.unpack_from("<I", payload, offset)
+    start = offset + 4
+    if start + length > len(payload):
+        raise EOFError("a field of the agent's message is cut off")
+    return payload[start : start + length], start + length
+
+
+def main():
+    control = Control()
+    interpreter = Interpreter(control)
+    sys.argv = [""]
+    sys.path[0] = ""
+    interpreter.warm()
+    control.send(READY)
+    while True:
+        try:
+            kind, payload = control.receive()
+        except EOFError:
+            return
+        if kind == PREPARE:
+            interpreter.prepare(payload)
+        elif kind == EXECUTE:
+            source, _ = take(payload, 0)
+            interpreter.execute(source.decode("utf-8", "surrogateescape"))
+
+
+if __name__ == "__main__":
+    main()
