@@ -41,7 +41,12 @@ struct Execution: Sendable {
         do {
             switch request.language {
             case .bash: try await start(answering: promise)
-            case .python: try await inTurn { try await start(answering: promise) } late: { promise.succeed($0) }
+            case .python:
+                try await inTurn {
+                    try await start(answering: promise)
+                } late: {
+                    promise.succeed($0)
+                }
             }
         } catch {
             promise.fail(error)
@@ -163,7 +168,12 @@ extension Execution {
 
     private func result(of report: ExitReport, vm: MicroVM, started: ContinuousClock.Instant) -> ExecutionResult {
         var notes: [String] = []
-        if report.outcome == .timedOut { notes.append(timeoutNote) }
+        if report.outcome == .timedOut {
+            // Time that was not spent running was spent waiting for an interpreter that is being restarted.
+            notes.append(
+                timeoutNote + (report.wallTime == 0 ? " before the interpreter was ready; the code did not run" : "")
+            )
+        }
         if report.flags.contains(.outOfMemory) {
             notes.append("The microVM ran out of memory (\(record.memoryMB) MB) and a process was killed")
         }

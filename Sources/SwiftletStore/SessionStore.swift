@@ -64,7 +64,8 @@ package struct SessionStore: Sendable {
     package func endAllVMs(at moment: Date, reason: String) async throws {
         try await database.writer.write { database in
             try database.execute(
-                sql: "UPDATE sessions SET vm_ended_at = $1, vm_end_reason = $2 WHERE vm_id IS NOT NULL AND vm_ended_at IS NULL",
+                sql:
+                    "UPDATE sessions SET vm_ended_at = $1, vm_end_reason = $2 WHERE vm_id IS NOT NULL AND vm_ended_at IS NULL",
                 arguments: [moment.microseconds, reason]
             )
         }
@@ -72,7 +73,9 @@ package struct SessionStore: Sendable {
 
     private static func record(_ row: Row) throws -> SessionRecord {
         let id: String = row["id"]
-        guard let session = SessionID(rawValue: id) else { throw StoreError("The database has a session named '\(id)'") }
+        guard let session = SessionID(rawValue: id) else {
+            throw StoreError("The database has a session named '\(id)'")
+        }
         let environment: String = row["environment"]
         return SessionRecord(
             id: session,

@@ -206,7 +206,9 @@ package final class MicroVM: Sendable {
             let request = makePrepare()
             let prepared = try await qemu.agent.prepare(request)
             guard prepared.generation == request.generation, prepared.confirmed == .all else {
-                throw MicroVMError.notPrepared("confirmed \(prepared.confirmed.rawValue) of \(Prepared.Confirmation.all.rawValue)")
+                throw MicroVMError.notPrepared(
+                    "confirmed \(prepared.confirmed.rawValue) of \(Prepared.Confirmation.all.rawValue)"
+                )
             }
             let running = state.withLock { state in
                 guard case .starting = state else { return false }

@@ -27,7 +27,13 @@ enum Boot {
         try wait(for: "/dev/vda")
         try mount("/dev/vda", on: newRoot, type: "ext4", flags: MS_NOATIME)
         for directory in ["/proc", "/sys", "/dev", "/run"] { makeDirectory(newRoot + directory) }
-        try mount("tmpfs", on: newRoot + "/run", type: "tmpfs", flags: MS_NOSUID | MS_NODEV, options: "mode=0755,size=25%")
+        try mount(
+            "tmpfs",
+            on: newRoot + "/run",
+            type: "tmpfs",
+            flags: MS_NOSUID | MS_NODEV,
+            options: "mode=0755,size=25%"
+        )
         // The interpreters' programs travel with the agent, not with the image.
         try copyDirectory("/swiftlet/python", to: newRoot + "/run/swiftlet/python")
         removeInitramfs()
@@ -62,7 +68,9 @@ enum Boot {
     }
 
     private static func loadModules() throws(BootError) {
-        guard let list = readFile("/swiftlet/modules/load") else { throw BootError("/swiftlet/modules/load is missing") }
+        guard let list = readFile("/swiftlet/modules/load") else {
+            throw BootError("/swiftlet/modules/load is missing")
+        }
         for name in list.split(separator: 10) {
             let file = "/swiftlet/modules/" + String(decoding: name, as: UTF8.self)
             let failure = agent_load_module(file)
@@ -71,13 +79,23 @@ enum Boot {
     }
 
     private static func mountTheRest() throws(BootError) {
-        for directory in ["/dev/pts", "/dev/shm", "/sys/fs/cgroup", "/app", "/tmp", "/root"] { makeDirectory(directory) }
+        for directory in ["/dev/pts", "/dev/shm", "/sys/fs/cgroup", "/app", "/tmp", "/root"] {
+            makeDirectory(directory)
+        }
         chmod("/tmp", 0o1777)
         let quiet = MS_NOSUID | MS_NODEV | MS_NOEXEC
-        try mount("devpts", on: "/dev/pts", type: "devpts", flags: MS_NOSUID | MS_NOEXEC, options: "mode=0620,ptmxmode=0666")
+        try mount(
+            "devpts",
+            on: "/dev/pts",
+            type: "devpts",
+            flags: MS_NOSUID | MS_NOEXEC,
+            options: "mode=0620,ptmxmode=0666"
+        )
         try mount("tmpfs", on: "/dev/shm", type: "tmpfs", flags: MS_NOSUID | MS_NODEV, options: "mode=1777")
         try mount("cgroup2", on: "/sys/fs/cgroup", type: "cgroup2", flags: quiet)
-        for (name, target) in [("fd", "self/fd"), ("stdin", "self/fd/0"), ("stdout", "self/fd/1"), ("stderr", "self/fd/2")] {
+        for (name, target) in [
+            ("fd", "self/fd"), ("stdin", "self/fd/0"), ("stdout", "self/fd/1"), ("stderr", "self/fd/2"),
+        ] {
             symlink("/proc/\(target)", "/dev/\(name)")
         }
     }
@@ -117,7 +135,8 @@ enum Boot {
         options: String? = nil
     ) throws(BootError) {
         makeDirectory(target)
-        let result = options.map { Glibc.mount(source, target, type, UInt(flags), $0) }
+        let result =
+            options.map { Glibc.mount(source, target, type, UInt(flags), $0) }
             ?? Glibc.mount(source, target, type, UInt(flags), nil)
         try check(result, "mount \(target)")
     }

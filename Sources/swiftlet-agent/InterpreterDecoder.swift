@@ -41,6 +41,8 @@ struct InterpreterDecoder {
     }
 
     private func integer<Value: FixedWidthInteger>(at offset: Int, _: Value.Type) -> Value {
-        (0..<MemoryLayout<Value>.size).reduce(0) { $0 | Value(truncatingIfNeeded: buffer[offset + $1]) << Value($1 * 8) }
+        (0..<MemoryLayout<Value>.size).reduce(0) {
+            $0 | Value(truncatingIfNeeded: buffer[offset + $1]) << Value($1 * 8)
+        }
     }
 }

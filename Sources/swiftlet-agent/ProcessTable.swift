@@ -26,7 +26,9 @@ enum ProcessTable {
     }
 
     private static func entry(_ pid: pid_t) -> Entry? {
-        guard let text = readFile("/proc/\(pid)/stat"), let name = text.lastIndex(of: UInt8(ascii: ")")) else { return nil }
+        guard let text = readFile("/proc/\(pid)/stat"), let name = text.lastIndex(of: UInt8(ascii: ")")) else {
+            return nil
+        }
         let fields = text[(name + 1)...].split(separator: UInt8(ascii: " "))
         guard fields.count > 19, let parent = pid_t(String(decoding: fields[1], as: UTF8.self)),
             let start = UInt64(String(decoding: fields[19], as: UTF8.self))

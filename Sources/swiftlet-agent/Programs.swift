@@ -17,7 +17,8 @@ final class Programs {
     /// Added to every program's environment; later ones win.
     var environment: [(name: String, value: String)] = [
         ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/bash"), ("LANG", "C.UTF-8"),
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("TERM", "dumb"), ("MPLBACKEND", "Agg"),
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("TERM", "dumb"),
+        ("MPLBACKEND", "Agg"),
     ]
 
     private let cgroup: Int32

@@ -31,6 +31,8 @@ final class PythonInterpreter {
     private var stateLost = false
     private var failures = 0
     private var callStart: UInt64 = 0
+    /// Nanoseconds of processor time that were spent before the current call.
+    private var spentBefore: UInt64 = 0
 
     /// Called when it is ready for code, at first and after each call.
     var onIdle: () -> Void = {}
@@ -111,10 +113,13 @@ final class PythonInterpreter {
         switch before {
         case .running(let execution, _):
             failures = 0
-            finish(execution, code: end.code, signal: end.signal, time: end.processorTime, lost: true, pumps: pumps)
+            let spent = end.processorTime - min(spentBefore, end.processorTime)
+            finish(execution, code: end.code, signal: end.signal, time: spent, lost: true, pumps: pumps)
             start()
         case .starting, .preparing:
-            log("The interpreter ended while it started: \(end.code.map { "exit code \($0)" } ?? "signal \(end.signal)")")
+            log(
+                "The interpreter ended while it started: \(end.code.map { "exit code \($0)" } ?? "signal \(end.signal)")"
+            )
             failures += 1
             pumps.forEach { $0.discard() }
             stateLost = true
@@ -134,7 +139,9 @@ final class PythonInterpreter {
 
     // MARK: A call
 
+    /// Runs a call, unless the interpreter has just died: then the call waits for the next one.
     func run(_ execution: Execution) {
+        guard !hasDied else { return }
         callStart = clockTicks()
         execution.started = monotonicTime()
         execution.state = .running
@@ -145,6 +152,7 @@ final class PythonInterpreter {
         state = .running(execution) { [unowned self] message in
             let lost = stateLost
             stateLost = false
+            spentBefore += message.processorTime
             finish(
                 execution,
                 code: message.exitCode,
@@ -237,6 +245,7 @@ final class PythonInterpreter {
         switch (message.kind, state) {
         case (.ready, .starting):
             failures = 0
+            spentBefore = processorTime()
             state = .idle
             if prepare != nil { sendPrepare() }
         case (.prepared, .preparing):
@@ -260,6 +269,21 @@ final class PythonInterpreter {
         var seed = [UInt8](repeating: 0, count: 32)
         if read(random, &seed, seed.count) == seed.count { bytes.replaceSubrange(4..<36, with: seed) }
         return bytes
+    }
+
+    /// Whether it ended and is about to be reaped.
+    private var hasDied: Bool {
+        var info = siginfo_t()
+        return waitid(P_PID, id_t(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_signo == SIGCHLD
+    }
+
+    /// What the interpreter's own threads have spent so far, in nanoseconds.
+    private func processorTime() -> UInt64 {
+        // The clock of another process; clock_getcpuclockid(3) makes the same number.
+        let clock = clockid_t(bitPattern: (~UInt32(bitPattern: pid) << 3) | 2)
+        var time = timespec()
+        guard clock_gettime(clock, &time) == 0 else { return 0 }
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
     /// Clock ticks since the boot, as /proc counts a process's start.

@@ -38,8 +38,7 @@ final class Shell {
             guard count > 0 else { return false }
             done += count
         }
-        let kind: [UInt8] = [source.count > ShellPool.largeScript ? UInt8(ascii: "f") : UInt8(ascii: "e")]
-        return write(gate, kind, 1) == 1
+        return write(gate, "\n", 1) == 1
     }
 
     /// Gives up a shell that never ran.
@@ -50,15 +49,12 @@ final class Shell {
 
 /// Shells started ahead: starting one costs more than most scripts do.
 final class ShellPool {
-    /// Above this many bytes a script is sourced as a file: bash's `read` takes characters one by one.
-    static let largeScript = 32 * 1024
-
-    /// What a waiting shell runs. It reads one byte, then the script from a file in memory, and leaves nothing of itself behind:
-    /// no descriptor, no variable.
+    /// What a waiting shell runs: it reads one byte from descriptor 3, then the script from a file in memory, which is descriptor 4.
+    ///
+    /// Neither stays open for the script. `REPLY` keeps its text: unsetting it would take a line of the script's own.
     private static let launcher = """
         IFS= read -r -n 1 -u 3 REPLY || exit 0; exec 3<&-; \
-        if [ "$REPLY" = f ]; then unset REPLY; . /dev/fd/4 4<&4; else \
-        IFS= read -r -d "" -u 4 REPLY; exec 4<&-; eval "unset REPLY; $REPLY"; fi
+        IFS= read -r -d "" -u 4 REPLY; exec 4<&-; eval "$REPLY"
         """
 
     private let target: Int

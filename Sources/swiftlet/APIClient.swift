@@ -73,7 +73,11 @@ struct APIClient: Sendable {
     }
 
     func execute(_ body: ExecuteBody) async throws -> ExecuteReply {
-        let data = try await post("/execute", body: try JSONEncoder().encode(body), timeout: .seconds(Int64(body.timeout) + 10))
+        let data = try await post(
+            "/execute",
+            body: try JSONEncoder().encode(body),
+            timeout: .seconds(Int64(body.timeout) + 10)
+        )
         return try JSONDecoder().decode(ExecuteReply.self, from: data)
     }
 
@@ -94,7 +98,9 @@ struct APIClient: Sendable {
         let bytes = try await response.body.collect(upTo: 1 << 30)
         let data = Data(bytes.readableBytesView)
         guard response.status == .ok else {
-            throw ValidationError("The server answered \(response.status.code): \(String(decoding: data, as: UTF8.self))")
+            throw ValidationError(
+                "The server answered \(response.status.code): \(String(decoding: data, as: UTF8.self))"
+            )
         }
         return data
     }

@@ -4,9 +4,8 @@ import AgentProtocol
 import Glibc
 import NIOCore
 import NIOPosix
-import Testing
-
 import SwiftletVM
+import Testing
 
 /// The host's end of the control port against a hostile or honest peer, over a real socket pair.
 @Suite struct AgentConnectionTests {
@@ -68,7 +67,8 @@ import SwiftletVM
             var seen: [String] = []
             for try await event in run.events {
                 switch event {
-                case .output(let channel, let bytes): seen.append("\(channel):\(String(decoding: bytes, as: UTF8.self))")
+                case .output(let channel, let bytes):
+                    seen.append("\(channel):\(String(decoding: bytes, as: UTF8.self))")
                 case .exited(let report): seen.append("exit \(report.code)")
                 case .refused, .deadline: Issue.record("Unexpected \(event)")
                 }
@@ -153,7 +153,10 @@ import SwiftletVM
                 var bytes = (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
                 // Likely frames go deeper than noise.
                 if Bool.random(using: &generator) {
-                    bytes.replaceSubrange(0..<12, with: [UInt8(count - 12 > 255 ? 255 : count - 12), 0, 0, 0, 1, 0, 0, 0])
+                    bytes.replaceSubrange(
+                        0..<12,
+                        with: [UInt8(count - 12 > 255 ? 255 : count - 12), 0, 0, 0, 1, 0, 0, 0]
+                    )
                     bytes.insert(contentsOf: [UInt8.random(in: 0...13, using: &generator), 0, 0, 0], at: 8)
                 }
                 peer.send(bytes: bytes)

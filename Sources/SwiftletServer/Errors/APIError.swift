@@ -79,7 +79,9 @@ struct ValidationFailure: Error {
                 .init(name: "msg", value: .string(problem.message)),
             ]
             // Enough to recognise it; a large value is not sent back whole.
-            if let input = problem.input, input.text.utf8.count <= 1_024 { fields.append(.init(name: "input", value: input)) }
+            if let input = problem.input, input.text.utf8.count <= 1_024 {
+                fields.append(.init(name: "input", value: input))
+            }
             return JSONValue.object(fields)
         }
         return APIError(.unprocessableContent, body: ["detail": .array(details)]).response

@@ -35,7 +35,9 @@ struct JSONStringEscaper: Sendable {
         while index < bytes.count {
             let start = index
             while index < bytes.count, Self.isPlain(bytes[index]) { index += 1 }
-            if index > start { buffer.writeBytes(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[start..<index])) }
+            if index > start {
+                buffer.writeBytes(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[start..<index]))
+            }
             guard index < bytes.count else { return }
             let byte = bytes[index]
             if byte < 0x80 {

@@ -95,7 +95,9 @@ extension JSONValue: Decodable {
     init(from decoder: any Decoder) throws {
         if let object = try? decoder.container(keyedBy: Name.self) {
             self = .object(
-                try object.allKeys.map { Field(name: $0.stringValue, value: try object.decode(JSONValue.self, forKey: $0)) }
+                try object.allKeys.map {
+                    Field(name: $0.stringValue, value: try object.decode(JSONValue.self, forKey: $0))
+                }
             )
             return
         }

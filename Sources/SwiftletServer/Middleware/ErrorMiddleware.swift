@@ -76,7 +76,8 @@ struct ErrorMiddleware: RouterMiddleware {
     private static func validID(_ request: Request) -> String? {
         guard let name = requestID, let id = request.headers[name], (1...64).contains(id.utf8.count) else { return nil }
         let isPlain = id.utf8.allSatisfy {
-            (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || (0x61...0x7a).contains($0) || $0 == 0x2d || $0 == 0x5f
+            (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || (0x61...0x7a).contains($0) || $0 == 0x2d
+                || $0 == 0x5f
         }
         return isPlain ? id : nil
     }

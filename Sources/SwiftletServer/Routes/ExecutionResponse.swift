@@ -82,8 +82,8 @@ struct ExecutionResponse: Sendable {
         func appendClosing(_ escaper: JSONStringEscaper, to buffer: inout ByteBuffer) {
             var escaper = escaper
             if let note {
-                let last = spool.read(at: spool.count - 1, upTo: 1)
-                let separator = spool.count == 0 || last == [UInt8(ascii: "\n")] ? "" : "\n"
+                let last = spool.read(at: max(0, spool.count - 1), upTo: 1)
+                let separator = last.isEmpty || last == [UInt8(ascii: "\n")] ? "" : "\n"
                 escaper.finish(into: &buffer)
                 escaper.escape((separator + note).utf8, into: &buffer)
             }

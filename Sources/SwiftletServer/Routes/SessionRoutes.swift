@@ -106,13 +106,21 @@ struct SessionRoutes: Sendable {
         guard let variables = reader.stringDictionary("env") else { return nil }
         for (name, value) in variables {
             if name.isEmpty || name.contains("=") || name.utf8.contains(0) || value.utf8.contains(0) {
-                reader.report("env", "value_error", "A variable's name must be non-empty without '=' or NUL, its value without NUL")
+                reader.report(
+                    "env",
+                    "value_error",
+                    "A variable's name must be non-empty without '=' or NUL, its value without NUL"
+                )
                 return nil
             }
         }
         let size = variables.reduce(0) { $0 + $1.key.utf8.count + $1.value.utf8.count + 8 }
         guard size <= Self.maximumEnvironment else {
-            reader.report("env", "too_long", "The variables must have at most \(Self.maximumEnvironment) bytes together")
+            reader.report(
+                "env",
+                "too_long",
+                "The variables must have at most \(Self.maximumEnvironment) bytes together"
+            )
             return nil
         }
         return variables

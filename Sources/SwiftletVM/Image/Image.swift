@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import Foundation
+import Glibc
 
 /// Which packages a guest has.
 package enum ImageVariant: String, Sendable, Codable, CaseIterable {
@@ -36,8 +37,8 @@ package struct Image: Equatable, Sendable {
 
     /// Bytes on the disk; holes do not count.
     package var sizeOnDisk: Int {
-        let values = try? URL(filePath: rootFileSystem).resourceValues(forKeys: [.totalFileAllocatedSizeKey])
-        return values?.totalFileAllocatedSize ?? 0
+        var status = stat()
+        return stat(rootFileSystem, &status) == 0 ? Int(status.st_blocks) * 512 : 0
     }
 }
 

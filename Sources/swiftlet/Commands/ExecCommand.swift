@@ -35,7 +35,8 @@ struct ExecCommand: AsyncParsableCommand {
     var verbose = false
 
     func run() async throws {
-        let source = code == "-" ? String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self) : code
+        let source =
+            code == "-" ? String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self) : code
         let body = ExecuteBody(command: source, language: language, sessionID: session, timeout: timeout)
         let client = try server.client()
         let result: ExecuteReply

@@ -115,7 +115,9 @@ private struct SettingReader {
     func integer(_ setting: Setting, in range: ClosedRange<Int>) throws -> Int? {
         guard let text = string(setting) else { return nil }
         guard let number = Int(text), range.contains(number) else {
-            throw ValidationError("\(name(setting)) is '\(text)'; it must be a number from \(range.lowerBound) to \(range.upperBound)")
+            throw ValidationError(
+                "\(name(setting)) is '\(text)'; it must be a number from \(range.lowerBound) to \(range.upperBound)"
+            )
         }
         return number
     }

@@ -27,6 +27,8 @@ READY, PREPARED, DONE = 1, 2, 3
 PREPARE, EXECUTE = 1, 2
 FINISHED, EXCEPTION, EXIT = 0, 1, 2
 MAXIMUM_MESSAGE = 32 << 20
+# Below this many bytes a guest keeps its memory for its user.
+SMALL_MEMORY = 200 << 20
 CODE_NAME = "<cell %d>"
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
@@ -122,10 +124,12 @@ class Interpreter:
         """Pays in advance for what the first calls would have to wait for."""
         os.environ.setdefault("MPLBACKEND", "Agg")
         self.start_ipython()
-        try:
-            import numpy  # noqa: F401
-        except ImportError:
-            pass
+        if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >= SMALL_MEMORY:
+            try:
+                import numpy  # noqa: F401
+            except ImportError:
+                # The minimal image has none.
+                pass
         self.run("None")
         self.format([{"a": (1, 2)}])
         self.count = 0
@@ -139,6 +143,7 @@ class Interpreter:
         config = Config()
         config.HistoryManager.enabled = False
         config.InteractiveShell.colors = "NoColor"
+        config.InteractiveShell.xmode = "Plain"
         config.InteractiveShell.autocall = 0
         config.InteractiveShell.cache_size = 0
         config.InteractiveShell.separate_in = ""
@@ -151,9 +156,22 @@ class Interpreter:
         self.shell.system = self.shell.system_raw
         self.shell.display_pub = _PlainDisplay(self)
         self.shell.displayhook.__class__ = _plain_hook(self.shell.displayhook.__class__, self)
+        self.shell._showtraceback = lambda kind, error, lines: print(
+            self.shell.InteractiveTB.stb2text(lines), file=sys.stderr
+        )
+        # IPython's `%pip` adds advice about a front end that is not there.
+        self.shell.register_magic_function(self.pip, "line", "pip")
+        # `display` and `get_ipython` work on the short path too.
+        self.shell.builtin_trap.activate()
+        # IPython's own would ask its front end to end, which there is none of; the built-in ones raise SystemExit.
+        for name in ("exit", "quit", "In", "Out", "_ih", "_oh", "_dh", "open"):
+            self.namespace.pop(name, None)
         self.formatter = self.shell.display_formatter.formatters["text/plain"]
         sys.displayhook = self.show
         self.restore_streams()
+
+    def pip(self, line):
+        self.shell.system("%s -m pip %s" % (sys.executable, line))
 
     # A call
 
@@ -194,13 +212,9 @@ class Interpreter:
         try:
             if PIP_LINE.match(source.strip()):
                 return self.run_ipython("%" + source.strip())
-            if IPYTHON_LINE.search(source):
-                try:
-                    tree = self.parse(source, name)
-                except SyntaxError:
-                    return self.run_ipython(source)
-            else:
-                tree = self.parse(source, name)
+            tree = self.parse_or_none(source, name) if IPYTHON_LINE.search(source) else self.parse(source, name)
+            if tree is None:
+                return self.run_ipython(source)
             lines = source.splitlines(True)
             linecache.cache[name] = (len(source), None, lines, name)
             self.run_tree(tree, name, source)
@@ -217,6 +231,12 @@ class Interpreter:
     @staticmethod
     def parse(source, name):
         return compile(source, name, "exec", FLAGS | ast.PyCF_ONLY_AST)
+
+    def parse_or_none(self, source, name):
+        try:
+            return self.parse(source, name)
+        except SyntaxError:
+            return None
 
     def run_tree(self, tree, name, source):
         last = None
@@ -284,16 +304,13 @@ class Interpreter:
 
     def print_traceback(self, name):
         kind, error, trace = sys.exc_info()
-        mine = __file__
-        while trace is not None and trace.tb_frame.f_code.co_filename == mine:
-            trace = trace.tb_next
         try:
             sys.stdout.flush()
         except Exception:
             # User code may have replaced or closed it; the traceback matters more.
             pass
         try:
-            text = "".join(traceback.format_exception(kind, error, trace))
+            text = self.traceback_text(kind, error, trace)
         except BaseException as second:
             text = "%s (its traceback cannot be shown: %s)\n" % (kind.__name__, type(second).__name__)
         try:
@@ -301,6 +318,20 @@ class Interpreter:
             sys.stderr.flush()
         except Exception:
             os.write(2, text.encode("utf-8", "backslashreplace"))
+
+    @staticmethod
+    def traceback_text(kind, error, trace):
+        """The traceback as Python prints it, without the frames of this file."""
+        whole = traceback.TracebackException(kind, error, trace)
+        parts, seen = [whole], set()
+        while parts:
+            part = parts.pop()
+            if part is None or id(part) in seen:
+                continue
+            seen.add(id(part))
+            part.stack = traceback.StackSummary.from_list([f for f in part.stack if f.filename != __file__])
+            parts += [part.__cause__, part.__context__, *(getattr(part, "exceptions", None) or ())]
+        return "".join(whole.format())
 
     def flush(self):
         for stream in (sys.stdout, sys.stderr, self.stdout, self.stderr):

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make run` sets everything up and starts the server; `make test` builds and runs every test.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PROGRAM := .build/release/swiftlet
+# The Swift tools in a release build: tests run what users run, and nothing is compiled twice.
+SWIFT_BUILD := swift build -c release
+STAMP = @printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
+
+.PHONY: help run test deps build image images unit runner conformance check bench clean
+
+help: ## Lists the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: deps ## Sets everything up, starts the server, prints a key and a curl line
+	$(call STAMP,Building; the first time takes some minutes)
+	$(SWIFT_BUILD) --product swiftlet
+	$(SWIFT_BUILD) --product swiftlet-agent
+	$(call STAMP,The guest image; built once from Debian packages)
+	$(PROGRAM) image build
+	$(call STAMP,Starting)
+	exec $(PROGRAM) serve
+
+deps: ## Installs the Debian packages that are missing
+	@scripts/install-packages
+
+build:
+	$(call STAMP,Building with tests)
+	$(SWIFT_BUILD) --build-tests
+
+image:
+	$(PROGRAM) image build
+
+images: build
+	$(call STAMP,Guest images)
+	$(PROGRAM) image build --variant minimal
+	$(PROGRAM) image build --variant standard
+
+test: check deps build images unit runner conformance ## Builds and runs every test, on real microVMs
+	$(call STAMP,All tests passed)
+
+unit: images
+	$(call STAMP,Unit and engine tests)
+	swift test -c release --skip-build --parallel
+
+.venv/installed: tests/conformance/requirements.txt
+	python3 -m venv .venv
+	.venv/bin/pip install -q -r $<
+	touch $@
+
+runner: .venv/installed
+	$(call STAMP,Interpreter tests)
+	.venv/bin/python -m pytest -q guest/tests
+
+conformance: images .venv/installed
+	$(call STAMP,Conformance tests on a real server)
+	.venv/bin/python -m pytest -q --durations=10 tests/conformance
+
+check: ## Checks formatting and the house rules
+	$(call STAMP,Checks)
+	swift format lint --strict --recursive Sources Tests Package.swift
+	scripts/check-rules
+
+bench: build image ## Measures a server of its own
+	$(PROGRAM) bench --start
+
+clean: ## Removes what was built
+	rm -rf .build .venv

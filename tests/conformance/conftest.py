@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+
+from server import Server
+
+
+@pytest.fixture(scope="session")
+def server():
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def session(server):
+    """A session that a module's harmless tests share."""
+    session = server.session()
+    yield session
+    session.kill()
+
+
+@pytest.fixture
+def fresh(server):
+    """A session that a test may ruin."""
+    session = server.session()
+    yield session
+    session.kill()
