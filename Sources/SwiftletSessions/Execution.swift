@@ -95,7 +95,7 @@ struct Execution: Sendable {
             try await follow(run, vm: vm, agent: agent, started: started, promise: promise)
         } catch {
             // Only the VM's end breaks the stream of events.
-            promise.succeed(lost(vm: vm, started: started))
+            promise.succeed(lost(vm: vm, started: started, error: error))
         }
     }
 
@@ -158,11 +158,7 @@ extension Execution {
             stdout: stdout,
             stderr: stderr,
             note: note,
-            executionTime: executionTime.seconds,
-            cpuTime: 0,
-            stateLost: false,
-            stdoutDroppedBytes: stdout.droppedBytes,
-            stderrDroppedBytes: stderr.droppedBytes
+            executionTime: executionTime.seconds
         )
     }
 
@@ -224,9 +220,8 @@ extension Execution {
         return makeResult(.timedOut, code: 124, vm: vm, executionTime: .zero, note: note)
     }
 
-    private func lost(vm: MicroVM, started: ContinuousClock.Instant) -> ExecutionResult {
-        let end = vm.end.map { " \($0)." } ?? ""
-        let note = "The microVM was lost while the code ran.\(end) The next call gets a new one."
+    private func lost(vm: MicroVM, started: ContinuousClock.Instant, error: any Error) -> ExecutionResult {
+        let note = "The microVM was lost while the code ran. \(error). The next call gets a new one."
         var result = makeResult(.vmLost, code: -1, vm: vm, executionTime: .now - started, note: note)
         result.stateLost = true
         return result

@@ -81,6 +81,38 @@ package struct ExecutionResult: Sendable {
     /// Bytes that were not kept, over the output limit.
     package var stdoutDroppedBytes: Int
     package var stderrDroppedBytes: Int
+
+    /// A result of code that exited; what is special about another end is set on it.
+    package init(
+        session: SessionID,
+        vmID: String,
+        vmStartedAt: Date,
+        language: Language,
+        createdAt: Date,
+        outcome: ExecutionOutcome = .exited,
+        exitCode: Int = 0,
+        stdout: OutputSpool,
+        stderr: OutputSpool,
+        note: String? = nil,
+        executionTime: Double
+    ) {
+        self.session = session
+        self.vmID = vmID
+        self.vmStartedAt = vmStartedAt
+        self.language = language
+        self.createdAt = createdAt
+        self.outcome = outcome
+        self.exitCode = exitCode
+        signal = nil
+        self.stdout = stdout
+        self.stderr = stderr
+        self.note = note
+        self.executionTime = executionTime
+        cpuTime = 0
+        stateLost = false
+        stdoutDroppedBytes = stdout.droppedBytes
+        stderrDroppedBytes = stderr.droppedBytes
+    }
 }
 
 /// What a new session is to be like.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Lets one caller in at a time, in the order of their arrival.
-actor TurnQueue {
-    enum Answer: Sendable {
+package actor TurnQueue {
+    package enum Answer: Sendable {
         /// It is the caller's turn, until it calls `release()`.
         case granted
         /// The time was over first.
@@ -22,12 +22,12 @@ actor TurnQueue {
     private var lastNumber: UInt64 = 0
 
     /// - Parameter limit: how many may wait.
-    init(limit: Int) {
+    package init(limit: Int) {
         self.limit = limit
     }
 
     /// Waits for the caller's turn, until a deadline.
-    func acquire(until deadline: ContinuousClock.Instant) async -> Answer {
+    package func acquire(until deadline: ContinuousClock.Instant) async -> Answer {
         guard busy else {
             busy = true
             return .granted
@@ -50,7 +50,7 @@ actor TurnQueue {
     }
 
     /// Ends the caller's turn.
-    func release() {
+    package func release() {
         guard !waiters.isEmpty else {
             busy = false
             return

@@ -156,7 +156,7 @@ package final class MicroVM: Sendable {
             ready.fail(MicroVMError.cannotStart("\(error)"))
         }
         do {
-            try await resources.blocking.runIfActive { try directory.remove() }
+            try await resources.blocking.runUncancelled { try directory.remove() }
         } catch {
             logger.error("A VM's directory could not be removed", metadata: ["error": "\(error)"])
         }

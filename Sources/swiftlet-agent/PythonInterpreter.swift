@@ -176,12 +176,12 @@ final class PythonInterpreter {
         switch step {
         case 0:
             kill(pid, SIGINT)
-            loop.schedule(milliseconds: 150) { [unowned self] in interrupt(execution, step: 1) }
+            loop.schedule(milliseconds: 100) { [unowned self] in interrupt(execution, step: 1) }
         case 1:
             // A child that the interpreter waits for in C keeps the interrupt from it.
             ProcessTable.descendants(of: pid, startedSince: callStart).forEach { kill($0, SIGKILL) }
             kill(pid, SIGINT)
-            loop.schedule(milliseconds: 150) { [unowned self] in interrupt(execution, step: 2) }
+            loop.schedule(milliseconds: 100) { [unowned self] in interrupt(execution, step: 2) }
         default:
             kill(pid, SIGKILL)
         }

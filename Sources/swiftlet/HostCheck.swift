@@ -26,8 +26,14 @@ struct HostCheck {
             return Finding(name: "QEMU", state: .problem, words: "\(settings.qemu) is not there", remedy: remedy)
         }
         do {
-            let version = try await ShortCommand(settings.qemu, ["--version"]).run(spawner: spawner, threads: .singleton)
-            let help = try await ShortCommand(settings.qemu, ["-accel", "help"]).run(spawner: spawner, threads: .singleton)
+            let version = try await ShortCommand(settings.qemu, ["--version"]).run(
+                spawner: spawner,
+                threads: .singleton
+            )
+            let help = try await ShortCommand(settings.qemu, ["-accel", "help"]).run(
+                spawner: spawner,
+                threads: .singleton
+            )
             let line = version.output.split(separator: "\n").first.map(String.init) ?? "no version"
             guard help.output.contains("tcg") else {
                 let words = "\(line), a build without software emulation"
@@ -86,7 +92,12 @@ struct HostCheck {
         let words = "\(available) MiB available; at most \(settings.maximumVMs) VMs of \(settings.memoryMB) MiB"
         let needed = settings.memoryMB + 128
         if available < needed {
-            return Finding(name: "Memory", state: .problem, words: words, remedy: "free \(needed) MiB, or set --memory-mb")
+            return Finding(
+                name: "Memory",
+                state: .problem,
+                words: words,
+                remedy: "free \(needed) MiB, or set --memory-mb"
+            )
         }
         return Finding(name: "Memory", state: .good, words: words)
     }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwiftletSessions
 import Testing
-
-@testable import SwiftletSessions
 
 @Suite struct TimeBudgetTests {
     @Test(arguments: [1, 2, 5, 10, 60, 600])

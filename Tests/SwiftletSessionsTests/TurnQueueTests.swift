@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwiftletSessions
 import Testing
-
-@testable import SwiftletSessions
 
 @Suite struct TurnQueueTests {
     private let later = ContinuousClock.now + .seconds(60)

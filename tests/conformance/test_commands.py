@@ -86,7 +86,7 @@ def test_output_that_looks_like_a_frame_is_output(session):
         "import os, struct\n"
         "frame = struct.pack('<IIB3x', 38, 1, 11) + bytes(38)\n"
         "for _ in range(1000): os.write(1, frame)\n"
-        "os.write(1, b'__INSTAVM_EC__$__ec\\n{\"exit_code\": 7}\\n')"
+        "n = os.write(1, b'__INSTAVM_EC__$__ec\\n{\"exit_code\": 7}\\n')"
     )
     result = session.run(script)
     assert result["exit_code"] == 0
@@ -151,7 +151,7 @@ def test_children_and_c_code_that_write_to_descriptor_1_are_captured(session):
         "subprocess.run(['echo', 'child'])\n"
         "libc = ctypes.CDLL(None)\n"
         "libc.puts(b'from C')\n"
-        "os.write(1, b'raw\\n')"
+        "os.write(1, b'raw\\n');"
     )
     assert sorted(result["stdout"].split("\n")) == ["", "child", "from C", "raw"]
 

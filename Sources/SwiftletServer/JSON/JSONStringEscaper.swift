@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import NIOCore
+package import NIOCore
 
 /// Turns bytes that may be no text into the inside of a JSON string, piece by piece.
 ///
 /// What is not UTF-8 becomes U+FFFD, one for each maximal ill-formed part, as `String(decoding:as:)` does it; a character that is
 /// cut by a piece's end is held back until the next piece.
-struct JSONStringEscaper: Sendable {
+package struct JSONStringEscaper: Sendable {
     private static let hexadecimal = Array("0123456789abcdef".utf8)
     private static let replacement: [UInt8] = [0xef, 0xbf, 0xbd]
 
     /// The beginning of a character whose rest has not come.
     private var pending: [UInt8] = []
 
+    package init() {}
+
     /// Appends the escaped form of a piece.
-    mutating func escape(_ bytes: some Collection<UInt8>, into buffer: inout ByteBuffer) {
+    package mutating func escape(_ bytes: some Collection<UInt8>, into buffer: inout ByteBuffer) {
         if pending.isEmpty {
             let done: Void? = bytes.withContiguousStorageIfAvailable { escapeAll($0, into: &buffer) }
             if done != nil { return }
@@ -25,7 +27,7 @@ struct JSONStringEscaper: Sendable {
     }
 
     /// Ends the string: a character that was begun and not finished is none.
-    mutating func finish(into buffer: inout ByteBuffer) {
+    package mutating func finish(into buffer: inout ByteBuffer) {
         if !pending.isEmpty { buffer.writeBytes(Self.replacement) }
         pending = []
     }

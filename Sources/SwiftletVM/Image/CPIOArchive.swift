@@ -4,21 +4,24 @@
 ///
 /// Format "newc": the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Owner and times are zero, so equal
 /// contents give equal bytes.
-struct CPIOArchive {
-    private(set) var bytes: [UInt8] = []
+package struct CPIOArchive: Sendable {
+    /// The archive so far.
+    package private(set) var bytes: [UInt8] = []
     private var lastInode: UInt32 = 0
 
-    mutating func addDirectory(_ path: String) {
+    package init() {}
+
+    package mutating func addDirectory(_ path: String) {
         add(path, mode: 0o040_755, content: [])
     }
 
     /// - Parameter permissions: the lowest nine mode bits.
-    mutating func addFile(_ path: String, permissions: UInt32, content: [UInt8]) {
+    package mutating func addFile(_ path: String, permissions: UInt32, content: [UInt8]) {
         add(path, mode: 0o100_000 | permissions, content: content)
     }
 
     /// Ends the archive.
-    mutating func finish() {
+    package mutating func finish() {
         add("TRAILER!!!", mode: 0, content: [])
     }
 

@@ -51,7 +51,7 @@ package struct ImageStore: Sendable {
     }
 
     /// Makes an image of the files that a build left in a directory of ours.
-    func publish(_ built: String, id: String, variant: ImageVariant) throws -> Image {
+    package func publish(_ built: String, id: String, variant: ImageVariant) throws -> Image {
         var digests: [String: String] = [:]
         for name in ["vmlinuz", "rootfs.ext4", "packages"] {
             digests[name] = try Self.digest(ofFile: "\(built)/\(name)")

@@ -76,7 +76,7 @@ package final class ChildProcess: Sendable {
 
     /// Waits for the end and reaps. Blocks a thread of the pool; call it when the end is near or known.
     package func wait(on pool: NIOThreadPool) async throws -> Status {
-        try await pool.runIfActive { [self] in
+        try await pool.runUncancelled { [self] in
             // Wait without reaping first: the id stays ours until the state says otherwise.
             var info = siginfo_t()
             while waitid(P_PID, id_t(pid), &info, WEXITED | WNOWAIT) < 0, errno == EINTR {}

@@ -17,7 +17,8 @@ final class BenchServer {
         process = Process()
         process.executableURL = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
         process.arguments = [
-            "serve", "--port", "0", "--data-directory", directory, "--images-directory", images, "--image-variant", variant,
+            "serve", "--port", "0", "--data-directory", directory, "--images-directory", images, "--image-variant",
+            variant,
             "--log-level", "error",
         ]
         let pipe = Pipe()

@@ -45,7 +45,10 @@ struct BenchCommand: AsyncParsableCommand {
             let samples = try await measure(client)
             try await client.close()
             try own?.stop()
-            let host = BenchReport.Host.current(qemu: settings.qemu, accelerator: own?.accelerator ?? "as the server says")
+            let host = BenchReport.Host.current(
+                qemu: settings.qemu,
+                accelerator: own?.accelerator ?? "as the server says"
+            )
             let report = BenchReport(date: Date(), host: host, samples: samples)
             print(report.table)
             if let json { try write(report, to: json) }
@@ -88,7 +91,9 @@ struct BenchCommand: AsyncParsableCommand {
         let reply = try await client.execute(
             ExecuteBody(command: code, language: language, sessionID: session, timeout: 300)
         )
-        guard reply.exitCode == 0 else { throw ValidationError("\(code) ended with \(reply.exitCode): \(reply.stderr)") }
+        guard reply.exitCode == 0 else {
+            throw ValidationError("\(code) ended with \(reply.exitCode): \(reply.stderr)")
+        }
         return reply
     }
 

@@ -7,6 +7,7 @@ our own, because IPython's costs ten times as much under emulation; what only IP
 
 import ast
 import asyncio
+import builtins
 import ctypes
 import fcntl
 import gc
@@ -32,8 +33,6 @@ SMALL_MEMORY = 200 << 20
 CODE_NAME = "<cell %d>"
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
-# Lines that are IPython's and no Python: magics, shell escapes, help.
-IPYTHON_LINE = re.compile(r"^\s*(%{1,2}[A-Za-z_]|!|\?|[\w.]+\?{1,2}\s*$)", re.MULTILINE)
 PIP_LINE = re.compile(r"^(pip3?|conda)\s+(install|uninstall|list|show|freeze|download|check|--version|-V)\b.*$")
 
 
@@ -119,6 +118,9 @@ class Interpreter:
                 setattr(self, name, stream)
             setattr(sys, name, stream)
             setattr(sys, "__%s__" % name, stream)
+        # `exit()` closes it.
+        if getattr(sys.stdin, "closed", True):
+            sys.stdin = open(os.devnull)
 
     def warm(self):
         """Pays in advance for what the first calls would have to wait for."""
@@ -148,6 +150,7 @@ class Interpreter:
         config.InteractiveShell.cache_size = 0
         config.InteractiveShell.separate_in = ""
         main = sys.modules["__main__"]
+        quitters = {"exit": builtins.exit, "quit": builtins.quit}
         InteractiveShell.clear_instance()
         self.shell = InteractiveShell.instance(
             config=config, user_module=main, user_ns=self.namespace
@@ -163,9 +166,10 @@ class Interpreter:
         self.shell.register_magic_function(self.pip, "line", "pip")
         # `display` and `get_ipython` work on the short path too.
         self.shell.builtin_trap.activate()
-        # IPython's own would ask its front end to end, which there is none of; the built-in ones raise SystemExit.
-        for name in ("exit", "quit", "In", "Out", "_ih", "_oh", "_dh", "open"):
+        for name in ("In", "Out", "_ih", "_oh", "_dh", "open"):
             self.namespace.pop(name, None)
+        # IPython's own would ask its front end to end, which there is none of; the built-in ones raise SystemExit.
+        self.namespace.update(quitters)
         self.formatter = self.shell.display_formatter.formatters["text/plain"]
         sys.displayhook = self.show
         self.restore_streams()
@@ -212,7 +216,12 @@ class Interpreter:
         try:
             if PIP_LINE.match(source.strip()):
                 return self.run_ipython("%" + source.strip())
-            tree = self.parse_or_none(source, name) if IPYTHON_LINE.search(source) else self.parse(source, name)
+            try:
+                tree = self.parse(source, name)
+            except SyntaxError:
+                if not self.is_ipython(source, name):
+                    raise
+                tree = None
             if tree is None:
                 return self.run_ipython(source)
             lines = source.splitlines(True)
@@ -232,11 +241,15 @@ class Interpreter:
     def parse(source, name):
         return compile(source, name, "exec", FLAGS | ast.PyCF_ONLY_AST)
 
-    def parse_or_none(self, source, name):
+    def is_ipython(self, source, name):
+        """Whether code that is no Python is IPython's: with magics, shell escapes or questions."""
+        if not any(mark in source for mark in "%!?"):
+            return False
         try:
-            return self.parse(source, name)
-        except SyntaxError:
-            return None
+            self.parse(self.shell.transform_cell(source), name)
+        except Exception:
+            return False
+        return True
 
     def run_tree(self, tree, name, source):
         last = None
@@ -284,8 +297,6 @@ class Interpreter:
         return repr(value) if text is None else text
 
     def run_ipython(self, source):
-        if self.shell is None:
-            self.start_ipython()
         result = self.shell.run_cell(source, store_history=False, silent=False)
         error = result.error_before_exec or result.error_in_exec
         if error is None:

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line, as a user types it."""
+
+import json
+import os
+import subprocess
+
+from server import IMAGES, PROGRAM
+
+
+def exec_(server, *words, input=None, key=None):
+    environment = dict(os.environ, SWIFTLET_DATA_DIRECTORY=server.directory)
+    return subprocess.run(
+        [PROGRAM, "exec", "--url", server.url, *words],
+        env=environment,
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_exec_runs_code_and_ends_with_its_code(server, session):
+    result = exec_(server, "--session", session.id, "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)")
+    assert (result.stdout, result.stderr, result.returncode) == ("out\n", "err\n", 3)
+
+
+def test_exec_reads_standard_input_and_takes_bash(server, session):
+    result = exec_(server, "--session", session.id, "--language", "bash", "-", input="echo $((6 * 7))\n")
+    assert (result.stdout, result.returncode) == ("42\n", 0)
+
+
+def test_exec_says_what_is_wrong(server):
+    result = subprocess.run(
+        [PROGRAM, "exec", "--url", "http://127.0.0.1:9", "--key", "k", "1"], capture_output=True, text=True, timeout=30
+    )
+    assert result.returncode != 0 and "swiftlet serve" in result.stderr
+    result = exec_(server, "--key", "wrong", "1")
+    assert result.returncode != 0 and "Invalid API key" in result.stderr
+
+
+def test_settings_out_of_range_are_refused_with_their_names(server):
+    result = subprocess.run([PROGRAM, "serve", "--port", "99999"], capture_output=True, text=True, timeout=30)
+    assert result.returncode != 0 and "SWIFTLET_PORT" in result.stderr
+    environment = dict(os.environ, SWIFTLET_VCPU_COUNT="many")
+    result = subprocess.run([PROGRAM, "image", "list"], env=environment, capture_output=True, text=True, timeout=30)
+    assert result.returncode != 0 and "SWIFTLET_VCPU_COUNT" in result.stderr
+
+
+def test_flags_count_before_the_environment_and_that_before_the_file(tmp_path):
+    file = tmp_path / "swiftlet.json"
+    file.write_text(json.dumps({"imagesDirectory": "/from-file"}))
+    words = [PROGRAM, "image", "list", "--config", str(file)]
+    plain = {name: value for name, value in os.environ.items() if name != "SWIFTLET_IMAGES_DIRECTORY"}
+
+    def listed(*more, **environment):
+        result = subprocess.run([*words, *more], env={**plain, **environment}, capture_output=True, text=True, timeout=30)
+        return result.stdout
+
+    assert "/from-file" in listed()
+    assert "/from-environment" in listed(SWIFTLET_IMAGES_DIRECTORY="/from-environment")
+    assert "/from-flag" in listed("--images-directory", "/from-flag", SWIFTLET_IMAGES_DIRECTORY="/from-environment")
+
+
+def test_a_missing_image_is_named_with_the_command_that_builds_it(tmp_path):
+    environment = dict(os.environ, SWIFTLET_DATA_DIRECTORY=str(tmp_path / "data"), SWIFTLET_IMAGES_DIRECTORY=str(tmp_path))
+    result = subprocess.run([PROGRAM, "serve"], env=environment, capture_output=True, text=True, timeout=30)
+    assert result.returncode != 0
+    assert "swiftlet image build" in result.stderr
+
+
+def test_doctor_finds_this_host_fit_and_tells_what_kvm_is_worth(tmp_path):
+    environment = dict(os.environ, SWIFTLET_DATA_DIRECTORY=str(tmp_path), SWIFTLET_IMAGES_DIRECTORY=IMAGES)
+    result = subprocess.run(
+        [PROGRAM, "doctor", "--image-variant", "minimal", "--json"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    findings = {finding["name"]: finding for finding in json.loads(result.stdout)}
+    assert result.returncode == 0, result.stdout
+    assert findings["QEMU"]["state"] == "good"
+    accelerator = findings["Accelerator"]
+    assert accelerator["words"].startswith("KVM") or "security boundary" in accelerator["words"]
+    if os.path.exists("/dev/kvm") and not accelerator["words"].startswith("KVM"):
+        assert "/dev/kvm" in accelerator["words"]
+
+
+def test_doctor_names_what_is_missing_and_the_remedy(tmp_path):
+    environment = dict(os.environ, SWIFTLET_DATA_DIRECTORY=str(tmp_path), SWIFTLET_IMAGES_DIRECTORY=str(tmp_path), SWIFTLET_QEMU="/nowhere")
+    result = subprocess.run([PROGRAM, "doctor"], env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert "apt-get install qemu-system-x86" in result.stdout
+    assert "swiftlet image build" in result.stdout
+
+
+def test_bench_measures_and_keeps_every_sample(server, tmp_path):
+    file = tmp_path / "bench.json"
+    result = subprocess.run(
+        [PROGRAM, "bench", "--url", server.url, "--key", server.key, "--count", "5", "--cold-count", "1", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "p99" in result.stdout
+    report = json.loads(file.read_text())
+    assert [len(sample["milliseconds"]) for sample in report["samples"]] == [1, 5, 5]
+    assert report["host"]["commit"] and report["host"]["qemu"].startswith("QEMU")
