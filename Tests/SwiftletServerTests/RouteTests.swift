@@ -76,7 +76,9 @@ private struct FakeSessions: SessionAPI {
         )
         var logger = Logger(label: "test")
         logger.logLevel = .critical
-        try await Application(router: server.router(), logger: logger).test(.router) { client in try await body(client, key) }
+        try await Application(router: server.router(), logger: logger).test(.router) { client in
+            try await body(client, key)
+        }
     }
 
     private func post(

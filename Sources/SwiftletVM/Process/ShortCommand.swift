@@ -55,7 +55,8 @@ package struct ShortCommand: Sendable {
             throw error
         }
         let status = try await process.wait(on: threads)
-        // A child of its own may hold the other end; what the program itself wrote has arrived by now.
+        // A child of its own may hold the other end for longer; what the program itself wrote arrives at once.
+        try await capture.waitForEnd(atMost: .seconds(1))
         return Outcome(status: status, output: try await capture.text())
     }
 }

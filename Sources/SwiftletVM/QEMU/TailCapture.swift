@@ -41,9 +41,12 @@ final class TailCapture: Sendable {
         try await channel.closeFuture.get()
     }
 
-    /// Stops reading, whatever the writer does.
-    func close() {
-        channel.close(promise: nil)
+    /// Waits until the writer has closed its end, but not longer than this; then nothing more is read.
+    func waitForEnd(atMost limit: TimeAmount) async throws {
+        let channel = channel
+        let timer = channel.eventLoop.scheduleTask(in: limit) { channel.close(promise: nil) }
+        try await channel.closeFuture.get()
+        timer.cancel()
     }
 }
 

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What an interpreter says to the agent; docs/agent-protocol.md.
+package struct InterpreterMessage: Equatable, Sendable {
+    package enum Kind: UInt8, Sendable {
+        case ready = 1
+        case prepared = 2
+        case done = 3
+    }
+
+    package var kind: Kind
+    /// 0...255.
+    package var exitCode: Int32
+    /// Nanoseconds.
+    package var processorTime: UInt64
+
+    package init(kind: Kind, exitCode: Int32 = 0, processorTime: UInt64 = 0) {
+        self.kind = kind
+        self.exitCode = exitCode
+        self.processorTime = processorTime
+    }
+}
+
+/// Cuts an interpreter's bytes into messages. User code may write there too, so nothing is taken on trust.
+package struct InterpreterDecoder: Sendable {
+    private static let doneLength: UInt32 = 14
+
+    private var buffer: [UInt8] = []
+    /// Something arrived that is no message; nothing is read any more.
+    package private(set) var isBroken = false
+
+    package init() {}
+
+    /// Adds bytes that arrived.
+    package mutating func append(_ bytes: ArraySlice<UInt8>) {
+        if !isBroken { buffer += bytes }
+    }
+
+    /// The next whole message; nil when more bytes are needed, or when the decoder is broken.
+    package mutating func next() -> InterpreterMessage? {
+        guard !isBroken, buffer.count >= 5 else { return nil }
+        let length = buffer.littleEndian(UInt32.self, at: 0)
+        guard let kind = InterpreterMessage.Kind(rawValue: buffer[4]),
+            length == (kind == .done ? Self.doneLength : 1)
+        else {
+            isBroken = true
+            return nil
+        }
+        guard buffer.count >= 4 + Int(length) else { return nil }
+        var message = InterpreterMessage(kind: kind)
+        if kind == .done {
+            message.exitCode = buffer.littleEndian(Int32.self, at: 6) & 0xff
+            message.processorTime = buffer.littleEndian(UInt64.self, at: 10)
+        }
+        buffer.removeFirst(4 + Int(length))
+        return message
+    }
+}
