@@ -251,6 +251,19 @@ package struct ExitReport: WireMessage {
         cpuTime = try reader.read()
         droppedStdout = try reader.read()
         droppedStderr = try reader.read()
+        try check()
+    }
+
+    /// What no agent of ours says is a breach: the host calculates with these numbers.
+    private func check() throws(ProtocolError) {
+        let limit: UInt64 = 1 << 48
+        guard droppedStdout < limit, droppedStderr < limit else {
+            throw .invalidValue(field: "dropped", value: max(droppedStdout, droppedStderr))
+        }
+        let codes: ClosedRange<Int32> = outcome == .signaled ? 1...64 : 0...255
+        guard codes.contains(code) else {
+            throw .invalidValue(field: "code", value: UInt64(truncatingIfNeeded: code))
+        }
     }
 
     package func write(to writer: inout WireWriter) {

@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -75,6 +76,11 @@ int agent_pending_bytes(int descriptor) {
 int agent_become_realtime(void) {
     struct sched_param parameters = {.sched_priority = 1};
     return sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &parameters) < 0 ? errno : 0;
+}
+
+int agent_raise_descriptor_limit(void) {
+    struct rlimit files = {65536, 1048576};
+    return setrlimit(RLIMIT_NOFILE, &files) < 0 ? errno : 0;
 }
 
 void agent_reboot(void) {

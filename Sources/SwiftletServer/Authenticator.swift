@@ -19,7 +19,7 @@ struct Authenticator: Sendable {
     }
 
     private static func headerKey(_ headers: HTTPFields) -> String? {
-        if let name = HTTPField.Name("X-API-Key"), let key = headers[name] { return key }
+        if let name = HTTPField.Name("X-API-Key"), let key = headers[name], !key.isEmpty { return key }
         guard let authorization = headers[.authorization] else { return nil }
         let words = authorization.split(separator: " ", maxSplits: 1)
         guard words.count == 2, words[0].lowercased() == "bearer" else { return nil }

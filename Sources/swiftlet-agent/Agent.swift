@@ -178,14 +178,16 @@ final class Agent {
     }
 
     private func refuse(_ execution: Execution, _ code: Refusal.Code, _ message: String) {
+        if let deadline = execution.deadline { loop.cancel(deadline) }
         executions[execution.stream.number] = nil
         execution.stream.send(.refuse, Refusal(code: code, message: message).payload)
     }
 
     private func runBash(_ execution: Execution) {
-        guard let shell = shells.take() else {
+        guard let shell = shells.run(execution.source) else {
             return refuse(execution, .cannotStart, "The guest cannot start another shell")
         }
+        execution.source = []
         execution.state = .running
         execution.started = monotonicTime()
         execution.eventsBefore = cgroups.events()
@@ -204,9 +206,6 @@ final class Agent {
             self.end(execution, report: report, pumps: pumps) { pumps.forEach { $0.discard() } }
             shells.refill()
         }
-        let source = execution.source
-        execution.source = []
-        if !shell.run(source) { kill(-pid, SIGKILL) }
     }
 
     /// Sends what is left of the output, then the report; then calls back.

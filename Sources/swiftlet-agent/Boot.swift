@@ -48,6 +48,8 @@ enum Boot {
         Cgroups.set(path: "/proc/self/oom_score_adj", to: "-1000")
         umask(0o022)
         signal(SIGPIPE, SIG_IGN)
+        // Each background child that keeps its pipes takes two.
+        try check(agent_raise_descriptor_limit(), "The limit on descriptors")
         try check(agent_loopback_up(), "The loopback interface")
         if agent_become_realtime() != 0 { log("No realtime priority; a busy guest may answer late") }
     }

@@ -31,13 +31,10 @@ final class ControlPort {
 
     func start() {
         loop.watch(descriptor, for: EventLoop.readable) { [unowned self] events in
-            if events & EPOLLHUP.rawValue != 0, events & EventLoop.readable == 0 {
-                pause()
-                return
-            }
             if events & EventLoop.writable != 0 { flush() }
             if events & EventLoop.readable != 0 { receive() }
         }
+        flush()
     }
 
     func send(_ frame: Frame) {
@@ -82,6 +79,7 @@ final class ControlPort {
 
     private func receive() {
         let count = read(descriptor, &input, input.count)
+        guard count != 0 else { return pause() }
         guard count > 0 else { return }
         decoder.append(input[..<count])
         do throws(ProtocolError) {

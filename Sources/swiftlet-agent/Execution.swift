@@ -26,6 +26,8 @@ final class Execution {
     var cancelReason: CancelReason?
     var started: UInt64 = 0
     var eventsBefore = Cgroups.Events()
+    /// Bytes written between two calls that could not be kept for this one.
+    var dropped: (stdout: UInt64, stderr: UInt64) = (0, 0)
     /// How to end it now; set while it runs.
     var stop: () -> Void = {}
 
@@ -45,6 +47,13 @@ final class Execution {
         case nil: (outcome, value) = code.map { (.exited, $0) } ?? (.signaled, signal)
         }
         let wallTime = started == 0 ? 0 : monotonicTime() - started
-        return ExitReport(outcome: outcome, code: value, wallTime: wallTime, cpuTime: processorTime)
+        return ExitReport(
+            outcome: outcome,
+            code: value,
+            wallTime: wallTime,
+            cpuTime: processorTime,
+            droppedStdout: dropped.stdout,
+            droppedStderr: dropped.stderr
+        )
     }
 }

@@ -53,11 +53,15 @@ final class OutputPump {
         return dropped
     }
 
-    /// Nobody wants the output; it is read all the same, until every writer is gone.
-    func discard() {
+    /// Nobody wants the output; it is read all the same, until every writer is gone. Returns how many bytes were lost by it.
+    @discardableResult
+    func discard() -> UInt64 {
+        defer { dropped = 0 }
+        let lost = dropped + UInt64(kept.count)
         target = .discarded
         kept = []
         update()
+        return lost
     }
 
     /// Calls back when all that is in the pipe now was sent. What comes later is not waited for: a child may write for ever.
@@ -125,8 +129,10 @@ final class OutputPump {
     private func sendKept() {
         guard case .stream(let stream) = target else { return }
         while case let count = stream.take(upTo: min(kept.count, OutputPump.chunk)), count > 0 {
-            kept[..<count].withUnsafeBytes { stream.send($0, channel: channel) }
+            // Taken out first: sending may make room, which calls back to here.
+            let piece = Array(kept.prefix(count))
             kept.removeFirst(count)
+            piece.withUnsafeBytes { stream.send($0, channel: channel) }
         }
     }
 

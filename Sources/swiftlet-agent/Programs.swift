@@ -41,7 +41,6 @@ final class Programs {
     /// - Returns: its process id, or nil with the reason on the console.
     func start(_ words: [String], descriptors: [Int32], onEnd: @escaping (ProgramEnd) -> Void) -> pid_t? {
         let variables = environment.map { "\($0.name)=\($0.value)" }
-        // User code may have removed it; a call must not fail for that.
         mkdir("/app", 0o755)
         var pid: pid_t = 0
         let failure = withCStrings(words) { argv in

@@ -13,6 +13,8 @@ final class PythonInterpreter {
         case preparing
         case idle
         case running(Execution, done: (InterpreterMessage) -> Void)
+        /// A call is over; the rest of its output is on its way to the host. Becomes `idle`.
+        case finishing
         /// Dead, until the next start.
         case gone
     }
@@ -30,6 +32,8 @@ final class PythonInterpreter {
     private var prepare: [UInt8]?
     private var stateLost = false
     private var failures = 0
+    /// Bytes that died with an interpreter between two calls, to be told with the next one.
+    private var carriedLoss: (stdout: UInt64, stderr: UInt64) = (0, 0)
     private var callStart: UInt64 = 0
     /// Nanoseconds of processor time that were spent before the current call.
     private var spentBefore: UInt64 = 0
@@ -57,8 +61,16 @@ final class PythonInterpreter {
         let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
         guard null >= 0, agent_pipe(&stdout) == 0, agent_pipe(&stderr) == 0,
             socketpair(AF_UNIX, kind, 0, &sockets) == 0
-        else { die("The interpreter's descriptors: \(String(cString: strerror(errno)))") }
+        else {
+            log("The interpreter's descriptors: \(String(cString: strerror(errno)))")
+            for descriptor in [null] + stdout + stderr + sockets where descriptor >= 0 { close(descriptor) }
+            startLater()
+            return
+        }
         let mine = sockets[0]
+        // A stopped interpreter reads nothing; the agent must not wait for it for long.
+        var patience = timeval(tv_sec: 1, tv_usec: 0)
+        setsockopt(mine, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         let started = programs.start(
             PythonInterpreter.program,
             descriptors: [null, stdout[1], stderr[1], sockets[1]]
@@ -113,6 +125,7 @@ final class PythonInterpreter {
         switch before {
         case .running(let execution, _):
             failures = 0
+            stateLost = false
             let spent = end.processorTime - min(spentBefore, end.processorTime)
             finish(execution, code: end.code, signal: end.signal, time: spent, lost: true, pumps: pumps)
             start()
@@ -122,11 +135,15 @@ final class PythonInterpreter {
             )
             failures += 1
             pumps.forEach { $0.discard() }
-            stateLost = true
             if failures > 3 { startLater() } else { start() }
+        case .finishing:
+            // The call's end is known, and its output still leaves through these pumps.
+            stateLost = true
+            startLater(milliseconds: 20)
         case .idle, .gone:
             stateLost = true
-            pumps.forEach { $0.discard() }
+            let lost = pumps.map { $0.discard() }
+            if lost.count == 2 { carriedLoss = (carriedLoss.stdout + lost[0], carriedLoss.stderr + lost[1]) }
             startLater(milliseconds: 20)
         }
     }
@@ -147,20 +164,22 @@ final class PythonInterpreter {
         execution.state = .running
         execution.eventsBefore = agent.cgroups.events()
         execution.stream.pumps = pumps
-        let droppedStdout = pumps[0].send(to: execution.stream)
-        let droppedStderr = pumps[1].send(to: execution.stream)
+        execution.dropped.stdout = pumps[0].send(to: execution.stream) + carriedLoss.stdout
+        execution.dropped.stderr = pumps[1].send(to: execution.stream) + carriedLoss.stderr
+        carriedLoss = (0, 0)
         state = .running(execution) { [unowned self] message in
             let lost = stateLost
             stateLost = false
-            spentBefore += message.processorTime
+            // The interpreter's word may be anything.
+            let (sum, isTooMuch) = spentBefore.addingReportingOverflow(message.processorTime)
+            spentBefore = isTooMuch ? .max : sum
             finish(
                 execution,
                 code: message.exitCode,
                 signal: 0,
                 time: message.processorTime,
                 lost: lost,
-                pumps: pumps,
-                dropped: (droppedStdout, droppedStderr)
+                pumps: pumps
             )
         }
         execution.stop = { [unowned self, unowned execution] in interrupt(execution, step: 0) }
@@ -193,14 +212,12 @@ final class PythonInterpreter {
         signal: Int32,
         time: UInt64,
         lost: Bool,
-        pumps: [OutputPump],
-        dropped: (UInt64, UInt64) = (0, 0)
+        pumps: [OutputPump]
     ) {
         var report = execution.report(code: code, signal: signal, processorTime: time)
-        report.droppedStdout = dropped.0
-        report.droppedStderr = dropped.1
         if lost { report.flags.insert(.stateLost) }
         execution.state = .ending
+        if control >= 0 { state = .finishing }
         agent.end(execution, report: report, pumps: pumps) { [unowned self] in
             // The interpreter lives on in most cases, and its threads may write.
             if control >= 0, self.pumps.first === pumps.first {
@@ -220,7 +237,7 @@ final class PythonInterpreter {
         withUnsafeBytes(of: UInt32(payload.count + 1).littleEndian) { message.append(contentsOf: $0) }
         message.append(kind)
         message += payload
-        // The interpreter reads nothing else now, so this waits for its processor time at most.
+        // The interpreter reads nothing else now, so this waits for its processor time; never beyond the socket's patience.
         let flags = fcntl(control, F_GETFL)
         _ = fcntl(control, F_SETFL, flags & ~O_NONBLOCK)
         if !writeAll(message, to: control) { kill(pid, SIGKILL) }

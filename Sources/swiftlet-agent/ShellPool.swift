@@ -10,7 +10,7 @@ final class Shell {
     let stderr: Int32
     private let gate: Int32
     private let script: Int32
-    fileprivate(set) var end: ProgramEnd?
+    fileprivate var end: ProgramEnd?
     /// Called once when the shell has ended.
     var onEnd: ((ProgramEnd) -> Void)?
 
@@ -22,8 +22,15 @@ final class Shell {
         self.script = script
     }
 
-    /// Lets the shell run a script. Closes what it was told by.
-    func run(_ source: [UInt8]) -> Bool {
+    /// Whether it ended and may not have been reaped yet: what killed everything killed it too.
+    fileprivate var hasEnded: Bool {
+        var info = siginfo_t()
+        return end != nil
+            || (waitid(P_PID, id_t(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_signo == SIGCHLD)
+    }
+
+    /// Lets the shell run a script; false when the guest has no memory for it, or the shell is gone. Closes what it was told by.
+    fileprivate func run(_ source: [UInt8]) -> Bool {
         defer {
             close(script)
             close(gate)
@@ -45,16 +52,24 @@ final class Shell {
     fileprivate func closeAll() {
         for descriptor in [stdout, stderr, gate, script] { close(descriptor) }
     }
+
+    /// Gives up a shell that could not be told what to run.
+    fileprivate func abandon() {
+        kill(-pid, SIGKILL)
+        close(stdout)
+        close(stderr)
+    }
 }
 
 /// Shells started ahead: starting one costs more than most scripts do.
 final class ShellPool {
     /// What a waiting shell runs: it reads one byte from descriptor 3, then the script from a file in memory, which is descriptor 4.
     ///
-    /// Neither stays open for the script. `REPLY` keeps its text: unsetting it would take a line of the script's own.
+    /// Neither stays open for the script. `REPLY` keeps its text: unsetting it would take a line of the script's own. The directory
+    /// is entered late, as a call before may have put another in its place.
     private static let launcher = """
-        IFS= read -r -n 1 -u 3 REPLY || exit 0; exec 3<&-; \
-        IFS= read -r -d "" -u 4 REPLY; exec 4<&-; eval "$REPLY"
+        IFS= read -r -n 1 -u 3 REPLY || kill -9 $$; exec 3<&-; cd /app; unset OLDPWD; \
+        IFS= read -r -d "" -u 4 REPLY; exec 4<&-; eval -- "$REPLY"
         """
 
     private let target: Int
@@ -69,14 +84,23 @@ final class ShellPool {
         self.loop = loop
     }
 
-    /// A shell for one script; nil when none can be started.
-    func take() -> Shell? {
+    /// Runs a script in a shell of its own; nil when none can be started.
+    func run(_ source: [UInt8]) -> Shell? {
+        // User code may have removed it; a call must not fail for that.
+        mkdir("/app", 0o755)
         while let shell = waiting.popLast() {
-            // It may have been killed while it waited.
-            if shell.end == nil { return shell }
-            shell.closeAll()
+            if shell.hasEnded {
+                shell.closeAll()
+            } else if shell.run(source) {
+                return shell
+            } else {
+                shell.abandon()
+            }
         }
-        return start()
+        guard let shell = start() else { return nil }
+        if shell.run(source) { return shell }
+        shell.abandon()
+        return nil
     }
 
     /// Starts the missing shells a moment later, so that it does not delay what runs now.

@@ -27,7 +27,7 @@ func die(_ words: String) -> Never {
 /// One line on the guest's console.
 func log(_ words: String) {
     let line = Array("swiftlet-agent: \(words)\n".utf8)
-    let console = open("/dev/console", O_WRONLY | O_CLOEXEC | O_NOCTTY)
+    let console = open("/dev/console", O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
     _ = write(console >= 0 ? console : 2, line, line.count)
     if console >= 0 { close(console) }
 }

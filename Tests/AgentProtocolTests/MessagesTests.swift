@@ -15,7 +15,7 @@ import Testing
 
     private static let exit = ExitReport(
         outcome: .signaled,
-        code: -9,
+        code: 9,
         flags: [.stateLost, .outOfMemory],
         wallTime: 1,
         cpuTime: .max,
@@ -50,6 +50,12 @@ import Testing
         var exit = Self.exit.payload
         exit[0] = 5
         #expect(throws: ProtocolError.self) { try ExitReport(payload: exit) }
+        for code in [Int32(-1), 0, 65] {
+            let report = ExitReport(outcome: .signaled, code: code, wallTime: 0, cpuTime: 0)
+            #expect(throws: ProtocolError.self) { try ExitReport(payload: report.payload) }
+        }
+        let dropped = ExitReport(outcome: .exited, code: 0, wallTime: 0, cpuTime: 0, droppedStderr: 1 << 48)
+        #expect(throws: ProtocolError.self) { try ExitReport(payload: dropped.payload) }
         var prepare = Self.prepare
         prepare.entropy = []
         #expect(throws: ProtocolError.self) { try Prepare(payload: prepare.payload) }

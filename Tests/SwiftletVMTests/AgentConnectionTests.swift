@@ -124,6 +124,14 @@ import Testing
         Frame(.exit, stream: 9, payload: ExitReport(outcome: .exited, code: 0, wallTime: 0, cpuTime: 0).payload),
         Frame(.data, stream: 1, payload: [0, 65]),
         Frame(.data, stream: 1, payload: []),
+        Frame(.data, stream: 1, payload: [1]),
+        Frame(
+            .exit,
+            stream: 1,
+            payload: ExitReport(outcome: .exited, code: 0, wallTime: 0, cpuTime: 0, droppedStdout: .max).payload
+        ),
+        Frame(.exit, stream: 1, payload: ExitReport(outcome: .exited, code: 256, wallTime: 0, cpuTime: 0).payload),
+        Frame(.exit, stream: 1, payload: ExitReport(outcome: .signaled, code: 0, wallTime: 0, cpuTime: 0).payload),
         Frame(.exit, stream: 1, payload: [1]),
         Frame(.prepared, stream: 0, payload: [0, 0, 0, 0, 0, 0, 0, 0]),
         Frame(.hello, stream: 0, payload: Hello(version: 99, kernelRelease: "6.1", memory: 1).payload),

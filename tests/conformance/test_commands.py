@@ -71,6 +71,19 @@ def test_bash_is_fresh_each_time_and_works_in_app(session):
     assert session.bash('pwd; echo "[$left][$#][$0]"; ls -l /proc/self/fd | wc -l')["stdout"] == "/app\n[][0][bash]\n5\n"
 
 
+def test_a_replaced_directory_is_where_the_next_call_is(session):
+    session.bash("true")
+    session.bash("mv /app /old; mkdir /app; touch /app/new")
+    assert session.bash("ls; pwd; echo x > here; ls /app/here")["stdout"] == "new\n/app\n/app/here\n"
+    session.bash("rm -r /app")
+    assert session.bash("pwd")["stdout"] == "/app\n"
+    assert session.run("import os; os.chdir('/app')")["exit_code"] == 0
+
+
+def test_a_script_may_begin_with_a_dash(session):
+    assert session.bash("-x")["exit_code"] == 127
+
+
 def test_set_e_traps_and_exit_work(session):
     result = session.bash("set -e\ntrap 'echo bye' EXIT\nfalse\necho never")
     assert (result["stdout"], result["exit_code"]) == ("bye\n", 1)

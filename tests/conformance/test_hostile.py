@@ -160,6 +160,56 @@ def test_a_lost_vm_is_reported_as_what_it_is(server, fresh, command, words):
     assert again["vm_id"] != first["vm_id"]
 
 
+def test_a_shell_that_cannot_start_is_refused_and_the_vm_lives_on(fresh):
+    first = fresh.run("1")
+    fresh.bash("mv /bin/bash /bin/kept")
+    refused = None
+    for _ in range(4):
+        reply = fresh.post("/execute", {"command": "echo hi", "language": "bash", "session_id": fresh.id, "timeout": 3})
+        if reply.status_code == 503:
+            refused = reply
+            break
+    assert refused is not None
+    # Beyond the refused call's timeout.
+    time.sleep(4)
+    again = fresh.run("import os; os.rename('/bin/kept', '/bin/bash')")
+    assert again["vm_id"] == first["vm_id"]
+    assert fresh.bash("echo hi")["stdout"] == "hi\n"
+
+
+def test_lies_on_the_interpreters_descriptor_cost_the_interpreter_and_not_the_vm(fresh):
+    first = fresh.run("1")
+    lie = (
+        "import os, stat, struct\n"
+        "for fd in range(200, 260):\n"
+        "    try:\n"
+        "        if stat.S_ISSOCK(os.fstat(fd).st_mode):\n"
+        "            os.write(fd, struct.pack('<IBBiQ', 14, 3, 0, 0, 2**64 - 1))\n"
+        "    except OSError: pass\n"
+        "import time; time.sleep(1)"
+    )
+    fresh.run(lie)
+    wait_until(lambda: fresh.run("1 + 1")["stdout"] == "2\n", 60)
+    garbage = lie.replace("struct.pack('<IBBiQ', 14, 3, 0, 0, 2**64 - 1)", "b'\\xff' * 100")
+    result = fresh.run(garbage)
+    assert result["state_lost"] is True
+    assert fresh.run("1 + 1")["stdout"] == "2\n"
+    assert fresh.status()["vm_id"] == first["vm_id"]
+
+
+def test_a_stopped_interpreter_does_not_stop_the_agent(fresh):
+    first = fresh.run("kept = 1")
+    fresh.bash("pkill -STOP -f runner.py")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        stuck = pool.submit(fresh.run, "x = '" + "y" * 2_000_000 + "'", "python", 8)
+        time.sleep(0.5)
+        assert fresh.bash("echo beside", 30)["stdout"] == "beside\n"
+        result = stuck.result()
+    assert result["state_lost"] is True
+    assert fresh.run("1 + 1")["stdout"] == "2\n"
+    assert fresh.status()["vm_id"] == first["vm_id"]
+
+
 def test_an_agent_that_dies_takes_its_vm_and_the_answer_says_so(fresh):
     fresh.run("1")
     # PID 1 cannot be killed from inside; its memory can be broken.

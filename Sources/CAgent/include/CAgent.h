@@ -45,6 +45,9 @@ int agent_pipe(int ends[2]);
 /// Bytes that a pipe holds now; 0 on failure.
 int agent_pending_bytes(int descriptor);
 
+/// Lets this process open as many descriptors as its programs may; 0 or an errno.
+int agent_raise_descriptor_limit(void);
+
 /// Puts this process before all others; its children start as ordinary ones. 0 or an errno.
 int agent_become_realtime(void);
 

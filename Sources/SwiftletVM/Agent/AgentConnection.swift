@@ -2,7 +2,6 @@
 
 package import AgentProtocol
 package import NIOCore
-import NIOPosix
 import Synchronization
 
 /// The host's end of a VM's control port.
@@ -20,18 +19,8 @@ package final class AgentConnection: Sendable {
 
     /// Takes over a connected socket and closes it in the end.
     package static func open(socket: Int32, on group: any EventLoopGroup) async throws -> AgentConnection {
-        try await ClientBootstrap(group: group)
-            .channelOption(.allowRemoteHalfClosure, value: false)
-            .withConnectedSocket(socket)
-            .flatMapThrowing { channel in
-                let handler = AgentHandler(eventLoop: channel.eventLoop)
-                try channel.pipeline.syncOperations.addHandler(handler)
-                return AgentConnection(
-                    channel: channel,
-                    handler: NIOLoopBound(handler, eventLoop: channel.eventLoop)
-                )
-            }
-            .get()
+        let socket = try await ConnectedSocket.open(socket, on: group) { AgentHandler(eventLoop: $0) }
+        return AgentConnection(channel: socket.channel, handler: socket.handler)
     }
 
     package var eventLoop: any EventLoop { channel.eventLoop }

@@ -187,7 +187,9 @@ final class AgentHandler: ChannelInboundHandler {
         guard var stream = streams[number] else { throw .unexpectedFrame(frame.type, stream: number) }
         switch frame.type {
         case .data:
-            guard let code = frame.payload.first, let channel = AgentProtocol.Channel(rawValue: code),
+            // An empty one would cost the guest no credit, and the host an event.
+            guard frame.payload.count > 1, let code = frame.payload.first,
+                let channel = AgentProtocol.Channel(rawValue: code),
                 channel != .source
             else { throw .invalidValue(field: "channel", value: UInt64(frame.payload.first ?? 0)) }
             try stream.receive.receive(frame.payload.count - 1, stream: number)

@@ -24,8 +24,8 @@ struct Descriptor: ~Copyable {
 
 /// Two connected stream sockets: one end stays here, the other goes to a child.
 struct SocketPair: ~Copyable {
-    /// The child's end; closed here once the child has it.
-    let theirs: Descriptor
+    /// The child's end.
+    private(set) var theirs: Int32
     private var ours: Int32?
 
     init() throws {
@@ -35,11 +35,18 @@ struct SocketPair: ~Copyable {
             throw MicroVMError.cannotStart("socketpair: \(String(cString: strerror(errno)))")
         }
         ours = ends[0]
-        theirs = Descriptor(owning: ends[1])
+        theirs = ends[1]
     }
 
     deinit {
         if let ours { close(ours) }
+        if theirs >= 0 { close(theirs) }
+    }
+
+    /// The child has its end; only when ours is the last do we see the end of the child's.
+    mutating func closeTheirs() {
+        close(theirs)
+        theirs = -1
     }
 
     /// Gives our end to another owner; nil the second time.

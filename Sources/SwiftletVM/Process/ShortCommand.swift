@@ -39,9 +39,10 @@ package struct ShortCommand: Sendable {
             executable,
             arguments: arguments,
             environment: ["PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"],
-            descriptors: [null.number, output.theirs.number, output.theirs.number],
+            descriptors: [null.number, output.theirs, output.theirs],
             on: spawner
         )
+        output.closeTheirs()
         let group = MultiThreadedEventLoopGroup.singleton
         let timer = group.next().scheduleTask(in: limit) { process.signal(SIGKILL) }
         defer { timer.cancel() }

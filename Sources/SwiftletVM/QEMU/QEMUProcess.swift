@@ -33,11 +33,15 @@ struct QEMUProcess: Sendable {
             resources.qemu,
             arguments: command.arguments,
             descriptors: [
-                null.number, errors.theirs.number, errors.theirs.number,
-                console.theirs.number, qmp.theirs.number, control.theirs.number,
+                null.number, errors.theirs, errors.theirs,
+                console.theirs, qmp.theirs, control.theirs,
             ],
             on: resources.spawner
         )
+        console.closeTheirs()
+        qmp.closeTheirs()
+        control.closeTheirs()
+        errors.closeTheirs()
         do {
             guard let control = control.take(), let qmp = qmp.take(), let console = console.take(),
                 let errors = errors.take()

@@ -2,7 +2,6 @@
 
 import Foundation
 import NIOCore
-import NIOPosix
 
 /// QEMU's control socket.
 ///
@@ -19,16 +18,13 @@ final class QMPConnection: Sendable {
 
     /// Takes over a connected socket and negotiates; commands wait until QEMU is ready.
     static func open(socket: Int32, on group: any EventLoopGroup) async throws -> QMPConnection {
-        try await ClientBootstrap(group: group)
-            .withConnectedSocket(socket)
-            .flatMapThrowing { channel in
-                let handler = QMPHandler(eventLoop: channel.eventLoop)
-                try channel.pipeline.syncOperations.addHandlers([
-                    ByteToMessageHandler(LineDecoder(limit: 1 << 20)), handler,
-                ])
-                return QMPConnection(channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop))
-            }
-            .get()
+        let socket = try await ConnectedSocket.open(
+            socket,
+            on: group,
+            decoder: { ByteToMessageHandler(LineDecoder(limit: 1 << 20)) },
+            handler: { QMPHandler(eventLoop: $0) }
+        )
+        return QMPConnection(channel: socket.channel, handler: socket.handler)
     }
 
     /// Runs a command and waits for its answer.

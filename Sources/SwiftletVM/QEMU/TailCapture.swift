@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import NIOCore
-import NIOPosix
 
 /// Reads a socket or pipe to its end and keeps the last bytes: a guest's console, QEMU's complaints.
 final class TailCapture: Sendable {
@@ -20,14 +19,10 @@ final class TailCapture: Sendable {
         onLine: (@Sendable (String) -> Void)? = nil,
         on group: any EventLoopGroup
     ) async throws -> TailCapture {
-        try await ClientBootstrap(group: group)
-            .withConnectedSocket(socket)
-            .flatMapThrowing { channel in
-                let handler = TailHandler(limit: limit, onLine: onLine)
-                try channel.pipeline.syncOperations.addHandler(handler)
-                return TailCapture(channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop))
-            }
-            .get()
+        let socket = try await ConnectedSocket.open(socket, on: group) { _ in
+            TailHandler(limit: limit, onLine: onLine)
+        }
+        return TailCapture(channel: socket.channel, handler: socket.handler)
     }
 
     /// What was kept so far, as text; bytes that are none are replaced.
