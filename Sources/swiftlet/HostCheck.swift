@@ -139,8 +139,9 @@ struct HostCheck {
             case .kvm:
                 return Finding(name: "Accelerator", state: .good, words: "KVM. \(verdict.reason)")
             case .tcg:
+                let reason = verdict.reason.replacing("\n", with: " ").prefix(300)
                 let meaning = """
-                    software emulation (TCG). \(verdict.reason). It works, and is slower. QEMU's authors do not call TCG a \
+                    software emulation (TCG). \(reason). It works, and is slower. QEMU's authors do not call TCG a \
                     security boundary: do not run code of people whom you would not give an account on this machine
                     """
                 return Finding(name: "Accelerator", state: .warning, words: meaning)

@@ -32,7 +32,8 @@ struct QEMUCommand: Sendable {
         ]
         switch accelerator {
         case .tcg: arguments += ["-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max"]
-        case .kvm: arguments += ["-accel", "kvm", "-cpu", "host"]
+        // Some hosts offer a model-specific register that they then refuse to set, and QEMU aborts.
+        case .kvm: arguments += ["-accel", "kvm", "-cpu", "host,arch-capabilities=off"]
         }
         arguments += ["-kernel", kernel, "-initrd", initramfs, "-append", kernelCommandLine]
         arguments += [
