@@ -3,7 +3,7 @@
 /// The limits and constants that both ends of the control port agree on.
 package enum ProtocolLimits {
     /// The version that `Hello` carries; the host refuses an agent that speaks another.
-    package static let version: UInt16 = 1
+    package static let version: UInt16 = 2
 
     /// The largest payload of one frame, in bytes.
     package static let maximumPayload = 64 * 1024
@@ -44,6 +44,11 @@ package enum FrameType: UInt8, Sendable, CaseIterable {
     case exit = 11
     /// Agent to host: `Refusal`; the last frame of its stream, nothing ran.
     case refuse = 12
+    /// Agent to host, stream 0, once: the interpreters are warm and wait. A template is frozen after it.
+    case warm = 13
+    /// Host to agent, stream 0, before `prepare`: go through the ways of a call without one, and answer with `warm`. A clone that
+    /// waits has then paid for what its first call would.
+    case rehearse = 14
 }
 
 /// A byte stream inside a stream.
@@ -120,6 +125,7 @@ package enum ProtocolError: Error, Equatable, Sendable, CustomStringConvertible 
     case invalidValue(field: String, value: UInt64)
     case unexpectedFrame(FrameType, stream: UInt32)
     case creditExceeded(stream: UInt32)
+    case notPrepared(missing: Prepared.Confirmation)
 
     package var description: String {
         switch self {
@@ -133,6 +139,7 @@ package enum ProtocolError: Error, Equatable, Sendable, CustomStringConvertible 
         case .invalidValue(let field, let value): "Field \(field) has the value \(value)"
         case .unexpectedFrame(let type, let stream): "Unexpected frame \(type) on stream \(stream)"
         case .creditExceeded(let stream): "Stream \(stream) sent more than its credit"
+        case .notPrepared(let missing): "The guest did not confirm \(missing)"
         }
     }
 }

@@ -48,6 +48,8 @@ package struct Prepare: WireMessage {
     /// 32 lowercase hexadecimal digits, as /etc/machine-id has them.
     package var machineID: String
     package var hostName: String
+    /// Bytes that the guest may still write to its disk; 0 for as many as fit.
+    package var diskLimit: UInt64
     /// Added to the environment of every execution.
     package var environment: [Variable]
 
@@ -59,6 +61,7 @@ package struct Prepare: WireMessage {
         entropy: [UInt8],
         machineID: String,
         hostName: String,
+        diskLimit: UInt64 = 0,
         environment: [Variable]
     ) {
         self.generation = generation
@@ -66,6 +69,7 @@ package struct Prepare: WireMessage {
         self.entropy = entropy
         self.machineID = machineID
         self.hostName = hostName
+        self.diskLimit = diskLimit
         self.environment = environment
     }
 
@@ -81,6 +85,7 @@ package struct Prepare: WireMessage {
         }
         machineID = try reader.readString()
         hostName = try reader.readString()
+        diskLimit = try reader.read()
         let count = try reader.read(UInt32.self)
         environment = []
         for _ in 0..<count {
@@ -94,6 +99,7 @@ package struct Prepare: WireMessage {
         writer.write(entropy)
         writer.write(machineID)
         writer.write(hostName)
+        writer.write(diskLimit)
         writer.write(UInt32(environment.count))
         for variable in environment {
             writer.write(variable.name)
@@ -105,7 +111,7 @@ package struct Prepare: WireMessage {
 /// What the agent did of `Prepare`.
 package struct Prepared: WireMessage {
     /// Things that must be this VM's own before user code runs.
-    package struct Confirmation: OptionSet, Sendable {
+    package struct Confirmation: OptionSet, Sendable, CustomStringConvertible {
         package let rawValue: UInt32
 
         package init(rawValue: UInt32) {
@@ -119,8 +125,23 @@ package struct Prepared: WireMessage {
         package static let hostName = Confirmation(rawValue: 1 << 3)
         /// Every live interpreter reseeded what it holds.
         package static let interpreters = Confirmation(rawValue: 1 << 4)
+        /// The limit on the disk is in force.
+        package static let diskLimit = Confirmation(rawValue: 1 << 5)
 
-        package static let all: Confirmation = [.randomness, .wallClock, .machineID, .hostName, .interpreters]
+        package static let all: Confirmation = [
+            .randomness, .wallClock, .machineID, .hostName, .interpreters, .diskLimit,
+        ]
+
+        /// Their names, as the API tells them.
+        package var names: [String] {
+            let all: [(Confirmation, String)] = [
+                (.randomness, "randomness"), (.wallClock, "wall_clock"), (.machineID, "machine_id"),
+                (.hostName, "host_name"), (.interpreters, "interpreters"), (.diskLimit, "disk_limit"),
+            ]
+            return all.filter { contains($0.0) }.map(\.1)
+        }
+
+        package var description: String { names.joined(separator: ", ") }
     }
 
     package var generation: [UInt8]
@@ -148,6 +169,8 @@ package enum GuestLanguage: UInt8, Sendable, CaseIterable {
     case python = 1
     /// A fresh shell for each call.
     case bash = 2
+    /// One interpreter for the VM's life, as for Python.
+    case javascript = 3
 }
 
 /// Opens a stream. The source follows as `data` on `Channel.source`, then `end`; it runs when `end` has come.
@@ -280,12 +303,14 @@ package struct ExitReport: WireMessage {
 /// Why the agent did not run anything.
 package struct Refusal: WireMessage {
     package enum Code: UInt8, Sendable {
-        /// Another python execution is running; the host must queue them.
+        /// Another execution of the language is running; the host must queue them.
         case busy = 1
         /// The interpreter or the shell could not be started.
         case cannotStart = 2
         /// The request contradicts itself, or came before `prepare`.
         case invalidRequest = 3
+        /// The image lacks the language's interpreter.
+        case noInterpreter = 4
     }
 
     package var code: Code

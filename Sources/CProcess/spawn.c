@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,8 +34,19 @@ static int place_descriptors(const int *descriptors, int count, int *report) {
     return syscall(SYS_close_range, count + 1, ~0U, 0) < 0 ? errno : 0;
 }
 
-static void run_child(const char *path, char *const argv[], char *const envp[],
-                      const int *descriptors, int count, int report, pid_t parent) {
+static int enter_limits(const struct cprocess_program *program) {
+    for (int i = 0; i < program->cgroup_count; i++)
+        if (write(program->cgroups[i], "0", 1) != 1) return errno;
+    struct rlimit core = {0, 0};
+    if (setrlimit(RLIMIT_CORE, &core) < 0) return errno;
+    if (program->nice && setpriority(PRIO_PROCESS, 0, program->nice) < 0) return errno;
+    if (!program->file_size_limit) return 0;
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit size = {program->file_size_limit, program->file_size_limit};
+    return setrlimit(RLIMIT_FSIZE, &size) < 0 ? errno : 0;
+}
+
+static void run_child(const struct cprocess_program *program, int report, pid_t parent) {
     int failure = 0;
     struct sigaction standard;
     memset(&standard, 0, sizeof standard);
@@ -46,9 +58,10 @@ static void run_child(const char *path, char *const argv[], char *const envp[],
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) failure = errno;
     if (getppid() != parent) _exit(127);
     setsid();
-    if (!failure) failure = place_descriptors(descriptors, count, &report);
+    if (!failure) failure = enter_limits(program);
+    if (!failure) failure = place_descriptors(program->descriptors, program->descriptor_count, &report);
     if (!failure) {
-        execve(path, argv, envp);
+        execve(program->path, program->argv, program->envp);
         failure = errno;
     }
     ssize_t ignored = write(report, &failure, sizeof failure);
@@ -56,8 +69,7 @@ static void run_child(const char *path, char *const argv[], char *const envp[],
     _exit(127);
 }
 
-int cprocess_spawn(const char *path, char *const argv[], char *const envp[],
-                   const int *descriptors, int descriptor_count, pid_t *pid) {
+int cprocess_spawn(const struct cprocess_program *program, pid_t *pid) {
     int report[2];
     if (pipe2(report, O_CLOEXEC) < 0) return errno;
     pid_t parent = getpid();
@@ -66,7 +78,7 @@ int cprocess_spawn(const char *path, char *const argv[], char *const envp[],
     // No handler of ours may run in the child before it has reset them.
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pid_t child = fork();
-    if (child == 0) run_child(path, argv, envp, descriptors, descriptor_count, report[1], parent);
+    if (child == 0) run_child(program, report[1], parent);
     int failure = child < 0 ? errno : 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     close(report[1]);

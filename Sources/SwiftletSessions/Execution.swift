@@ -41,7 +41,7 @@ struct Execution: Sendable {
         do {
             switch request.language {
             case .bash: try await start(answering: promise)
-            case .python:
+            case .python, .javascript:
                 try await inTurn {
                     try await start(answering: promise)
                 } late: {
@@ -54,19 +54,20 @@ struct Execution: Sendable {
     }
 
     private func inTurn(_ body: () async throws -> Void, late: (ExecutionResult) -> Void) async throws {
-        switch await runtime.pythonTurns.acquire(until: budget.guestDeadline) {
+        let turns = request.language == .python ? runtime.pythonTurns : runtime.javascriptTurns
+        switch await turns.acquire(until: budget.guestDeadline) {
         case .full:
-            let reason = "Too many python calls of session \(record.id) wait for their turn"
+            let reason = "Too many \(request.language.rawValue) calls of session \(record.id) wait for their turn"
             throw SessionError.overloaded(reason: reason, retryAfter: 1)
         case .timedOut:
             let vm = try await service.lease(runtime)
-            late(notRun(vm: vm, while: "another python call of the session was running"))
+            late(notRun(vm: vm, while: "another \(request.language.rawValue) call of the session was running"))
         case .granted:
             do {
                 try await body()
-                await runtime.pythonTurns.release()
+                await turns.release()
             } catch {
-                await runtime.pythonTurns.release()
+                await turns.release()
                 throw error
             }
         }
@@ -86,7 +87,7 @@ struct Execution: Sendable {
         }
         let started = ContinuousClock.now
         let run = agent.execute(
-            request.language == .python ? .python : .bash,
+            request.language.guestLanguage,
             source: Array(request.source.utf8),
             timeout: budget.guestDeadline - started
         )
@@ -114,6 +115,8 @@ struct Execution: Sendable {
                 run.consumed(bytes.count)
             case .exited(let report):
                 promise.succeed(result(of: report, vm: vm, started: started))
+            case .refused(let refusal) where refusal.code == .noInterpreter:
+                promise.fail(SessionError.noInterpreter(request.language))
             case .refused(let refusal):
                 promise.fail(SessionError.vmUnavailable(reason: refusal.message))
             case .deadline where !answered:
@@ -158,7 +161,8 @@ extension Execution {
             stdout: stdout,
             stderr: stderr,
             note: note,
-            executionTime: executionTime.seconds
+            executionTime: executionTime.seconds,
+            restore: vm.restore.map(RestoreRecord.init)
         )
     }
 
@@ -225,6 +229,28 @@ extension Execution {
         var result = makeResult(.vmLost, code: -1, vm: vm, executionTime: .now - started, note: note)
         result.stateLost = true
         return result
+    }
+}
+
+extension RestoreRecord {
+    fileprivate init(_ restore: MicroVM.Restore) {
+        self.init(
+            generation: restore.generation,
+            origin: restore.origin,
+            template: restore.template,
+            confirmed: restore.confirmed,
+            milliseconds: restore.milliseconds
+        )
+    }
+}
+
+extension Language {
+    fileprivate var guestLanguage: GuestLanguage {
+        switch self {
+        case .python: .python
+        case .bash: .bash
+        case .javascript: .javascript
+        }
     }
 }
 

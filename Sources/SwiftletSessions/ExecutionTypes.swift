@@ -7,11 +7,16 @@ package import SwiftletStore
 package enum Language: String, Sendable, CaseIterable {
     case python
     case bash
+    case javascript
+
+    /// Calls of a session run one after another: they share an interpreter.
+    package var isStateful: Bool { self != .bash }
 
     /// Reads a client's word for a language, common aliases included; nil when it is unknown.
     package init?(name: String) {
         switch name.lowercased() {
         case "python", "python3", "py": self = .python
+        case "javascript", "js", "node": self = .javascript
         case "bash", "sh", "shell": self = .bash
         default: return nil
         }
@@ -55,6 +60,27 @@ package enum ExecutionOutcome: String, Sendable {
     case vmLost = "vm_lost"
 }
 
+/// How a VM became itself: what its guest confirmed before any code ran.
+package struct RestoreRecord: Sendable {
+    /// Names this life of the guest, in hexadecimal.
+    package var generation: String
+    /// Where its machine came from: `boot`, `template` or `pool`.
+    package var origin: String
+    /// The template's name; nil for a guest that was booted.
+    package var template: String?
+    package var confirmed: [String]
+    /// From the request for a VM until the guest had confirmed.
+    package var milliseconds: Int
+
+    package init(generation: String, origin: String, template: String?, confirmed: [String], milliseconds: Int) {
+        self.generation = generation
+        self.origin = origin
+        self.template = template
+        self.confirmed = confirmed
+        self.milliseconds = milliseconds
+    }
+}
+
 /// What an execution left behind. A program that failed is a result, not an error.
 package struct ExecutionResult: Sendable {
     package var session: SessionID
@@ -78,6 +104,8 @@ package struct ExecutionResult: Sendable {
     package var cpuTime: Double
     /// The interpreter's variables are gone; the next call gets a new interpreter.
     package var stateLost: Bool
+    /// How the VM became itself; nil when its guest never got that far.
+    package var restore: RestoreRecord?
     /// Bytes that were not kept, over the output limit.
     package var stdoutDroppedBytes: Int
     package var stderrDroppedBytes: Int
@@ -94,7 +122,8 @@ package struct ExecutionResult: Sendable {
         stdout: OutputSpool,
         stderr: OutputSpool,
         note: String? = nil,
-        executionTime: Double
+        executionTime: Double,
+        restore: RestoreRecord? = nil
     ) {
         self.session = session
         self.vmID = vmID
@@ -109,6 +138,7 @@ package struct ExecutionResult: Sendable {
         self.note = note
         self.executionTime = executionTime
         cpuTime = 0
+        self.restore = restore
         stateLost = false
         stdoutDroppedBytes = stdout.droppedBytes
         stderrDroppedBytes = stderr.droppedBytes
@@ -176,6 +206,8 @@ package enum SessionError: Error, Sendable, CustomStringConvertible {
     case overloaded(reason: String, retryAfter: Int)
     /// The VM could not be started; the reason is for the operator's log and, in short, for the caller.
     case vmUnavailable(reason: String)
+    /// The image lacks the language's interpreter.
+    case noInterpreter(Language)
     case shuttingDown
 
     package var description: String {
@@ -184,6 +216,7 @@ package enum SessionError: Error, Sendable, CustomStringConvertible {
         case .noVM(let id): "Session \(id) has no running VM"
         case .overloaded(let reason, _): reason
         case .vmUnavailable(let reason): "The microVM could not be started: \(reason)"
+        case .noInterpreter(let language): "This server's image has no \(language.rawValue); the standard image does"
         case .shuttingDown: "The server is shutting down"
         }
     }

@@ -7,8 +7,9 @@ import SwiftletVM
 /// A session that has, had or is about to get a VM on this node.
 actor SessionRuntime {
     let record: SessionRecord
-    /// Python calls of a session run one after another.
+    /// Calls that share an interpreter run one after another.
     let pythonTurns = TurnQueue(limit: 64)
+    let javascriptTurns = TurnQueue(limit: 64)
 
     private let engine: MicroVMEngine
     private var vm: MicroVM?

@@ -150,8 +150,8 @@ package actor SessionService: SessionAPI, Service {
             return try await runtime.lease { vm in
                 submit { [self] in await watch(vm, of: runtime) }
             }
-        } catch MicroVMError.full(let limit) {
-            throw SessionError.overloaded(reason: "\(MicroVMError.full(limit: limit))", retryAfter: 5)
+        } catch MicroVMError.full(let reason) {
+            throw SessionError.overloaded(reason: reason, retryAfter: 5)
         } catch let error as MicroVMError {
             throw SessionError.vmUnavailable(reason: error.description)
         }

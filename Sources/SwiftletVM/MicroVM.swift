@@ -7,19 +7,33 @@ package import NIOCore
 import NIOPosix
 import Synchronization
 
-/// One virtual machine: a QEMU process, its disk, and the agent inside.
+/// One session's virtual machine: an identity, and the machine that it runs on.
 ///
 /// Its life is ``run()``, which the engine's task group owns; everybody else watches it and may ``kill(reason:)`` it.
 package final class MicroVM: Sendable {
     private enum State {
-        /// Not spawned yet, or booting. May become `running` or `ended`.
-        case starting(ChildProcess?)
-        /// The agent has confirmed; code may be run. May become `ended`.
-        case running(ChildProcess)
+        /// Waits for its machine, or that for its guest. May become `running`, `stopping` or `ended`.
+        case starting
+        /// The guest was told who it is; code may be sent. May become `stopping` or `ended`.
+        case running(Machine)
         /// We want it dead; the first reason counts. Becomes `ended`.
         case stopping(VMEnd)
         /// Nothing of it is left. Terminal.
         case ended(VMEnd)
+    }
+
+    /// What made this VM itself and no other.
+    package struct Restore: Sendable {
+        /// Names this life of the guest, in hexadecimal.
+        package let generation: String
+        /// Where the machine came from: `boot`, `template` or `pool`.
+        package let origin: String
+        /// The template's name; nil for a guest that was booted.
+        package let template: String?
+        /// What the guest confirmed before any code ran; see `Prepared.Confirmation`.
+        package let confirmed: [String]
+        /// Milliseconds from the request for a VM until code could be sent to it.
+        package let milliseconds: Int
     }
 
     /// `vm-` and twelve characters: usable as a DNS label, never shaped like a UUID.
@@ -30,15 +44,30 @@ package final class MicroVM: Sendable {
     private let environment: [String: String]
     private let resources: VMResources
     private let logger: Logger
-    private let state = Mutex(State.starting(nil))
+    private let factory: MachineFactory
+    private let onReady: @Sendable () -> Void
+    private let state = Mutex(State.starting)
+    private let restoreRecord = Mutex<Restore?>(nil)
+    /// Fulfilled when it is to end before it has a machine.
+    private let stopPromise: EventLoopPromise<Void>
     private let ready: EventLoopPromise<AgentConnection>
     private let endPromise: EventLoopPromise<VMEnd>
 
-    init(shape: VMShape, environment: [String: String], resources: VMResources, logger: Logger) {
+    /// - Parameter onReady: called once, when it no longer counts as starting.
+    init(
+        shape: VMShape,
+        environment: [String: String],
+        resources: VMResources,
+        factory: MachineFactory,
+        logger: Logger,
+        onReady: @escaping @Sendable () -> Void
+    ) {
         id = Self.makeID()
         self.shape = shape
         self.environment = environment
         self.resources = resources
+        self.factory = factory
+        self.onReady = onReady
         startedAt = Date()
         var logger = logger
         logger[metadataKey: "vm.id"] = "\(id)"
@@ -46,6 +75,7 @@ package final class MicroVM: Sendable {
         let eventLoop = resources.eventLoopGroup.next()
         ready = eventLoop.makePromise()
         endPromise = eventLoop.makePromise()
+        stopPromise = eventLoop.makePromise()
     }
 
     private static func makeID() -> String {
@@ -70,16 +100,15 @@ package final class MicroVM: Sendable {
         }
     }
 
-    /// QEMU's process id, while it lives.
+    /// The process id of QEMU, or of its jail, while it lives.
     package var processID: Int32? {
         state.withLock { state in
-            switch state {
-            case .starting(let process): process?.pid
-            case .running(let process): process.pid
-            case .stopping, .ended: nil
-            }
+            if case .running(let machine) = state { machine.processID } else { nil }
         }
     }
+
+    /// How it became itself; nil before its guest has confirmed it.
+    package var restore: Restore? { restoreRecord.withLock { $0 } }
 
     /// Waits until code can be run.
     ///
@@ -110,19 +139,20 @@ package final class MicroVM: Sendable {
     }
 
     private func end(_ end: VMEnd) {
-        let process: ChildProcess? = state.withLock { state in
+        let machine: Machine? = state.withLock { state in
             switch state {
-            case .starting(let process):
+            case .starting:
                 state = .stopping(end)
-                return process
-            case .running(let process):
+                return nil
+            case .running(let machine):
                 state = .stopping(end)
-                return process
+                return machine
             case .stopping, .ended:
                 return nil
             }
         }
-        process?.signal(SIGKILL)
+        machine?.kill(end)
+        stopPromise.succeed()
     }
 
     /// Ends a VM whose life never began.
@@ -134,110 +164,103 @@ package final class MicroVM: Sendable {
         state.withLock { $0 = .ended(end) }
         ready.fail(MicroVMError.ended(end))
         endPromise.succeed(end)
+        stopPromise.succeed()
     }
 
     // MARK: Life
 
-    /// The VM's whole life: returns when QEMU is reaped and the disk removed.
+    /// The VM's whole life: returns when nothing of its machine is left.
     func run() async {
-        logger.notice("VM starts", metadata: ["vm.shape": "\(shape)"])
+        logger.info("VM starts", metadata: ["vm.shape": "\(shape)"])
         let end: VMEnd
-        let directory = VMDirectory(parent: resources.directory, id: id)
         do {
-            try await resources.blocking.runIfActive { [resources] in
-                try directory.create(emptyDisk: resources.emptyDisk)
+            let (machine, origin) = try await take()
+            onReady()
+            end = try await withTaskCancellationHandler {
+                adopt(machine, origin)
+                return try await machine.waitForEnd()
+            } onCancel: {
+                kill(reason: "The server shut down")
+                machine.kill(.killed(reason: "The server shut down"))
             }
-            end = try await live(in: directory)
-        } catch let error as MicroVMError {
-            if case .ended(let known) = error { end = known } else { end = .hypervisorExited(error.description) }
-            ready.fail(error)
         } catch {
-            end = .hypervisorExited("\(error)")
-            ready.fail(MicroVMError.cannotStart("\(error)"))
+            onReady()
+            end = self.end ?? (error as? MicroVMError).map(Self.end) ?? .hypervisorExited("\(error)")
+            ready.fail(error is CancellationError ? MicroVMError.ended(end) : error)
         }
-        do {
-            try await resources.blocking.runUncancelled { try directory.remove() }
-        } catch {
-            logger.error("A VM's directory could not be removed", metadata: ["error": "\(error)"])
-        }
-        finish(end)
-        logger.notice("VM ended", metadata: ["vm.end": "\(end)"])
+        finish(self.end ?? end)
+        logger.notice("VM ended", metadata: ["vm.end": "\(self.end ?? end)"])
     }
 
-    private func live(in directory: VMDirectory) async throws -> VMEnd {
-        let qemu = try await QEMUProcess.start(
-            resources: resources,
-            shape: shape,
-            directory: directory
-        )
-        let agent = qemu.agent
-        return try await withTaskCancellationHandler {
-            let wanted = state.withLock { state in
-                if case .starting = state {
-                    state = .starting(qemu.process)
-                    return true
+    private static func end(_ error: MicroVMError) -> VMEnd {
+        if case .ended(let end) = error { end } else { .hypervisorExited(error.description) }
+    }
+
+    /// Its machine. Gives up when the VM is to end before there is one.
+    private func take() async throws -> (Machine, Machine.Origin) {
+        let stop = stopPromise.futureResult
+        return try await withThrowingTaskGroup(of: (Machine, Machine.Origin)?.self) { group in
+            group.addTask { [factory, shape] in try await factory.take(shape) }
+            group.addTask {
+                try await withTaskCancellationHandler {
+                    try await stop.get()
+                } onCancel: {
+                    self.stopPromise.succeed()
                 }
-                return false
+                return nil
             }
-            if !wanted { qemu.process.signal(SIGKILL) }
-            agent.onViolation { [self] error in end(.protocolViolation(error.description)) }
-            return try await withThrowingTaskGroup(of: Void.self) { group in
-                group.addTask { await self.boot(qemu) }
-                let observed = try await qemu.waitForEnd()
-                let end = self.end ?? observed
-                agent.fail(.ended(end))
-                return end
+            var taken: (Machine, Machine.Origin)?
+            while let result = try await group.next() {
+                // A machine may have been handed over while we gave up; then its end is ours to see to.
+                if let result { taken = result }
+                group.cancelAll()
             }
-        } onCancel: {
-            kill(reason: "The server shut down")
+            guard let taken else { throw CancellationError() }
+            return taken
         }
     }
 
-    /// Greets the guest and makes it its own; a guest that does not answer in time is killed.
-    private func boot(_ qemu: QEMUProcess) async {
-        let limit = resources.bootTimeout
-        let timer = qemu.agent.eventLoop.scheduleTask(in: .nanoseconds(Int64(limit.seconds * 1e9))) { [self] in
-            end(.killed(reason: "It did not boot within \(Int(limit.seconds)) s"))
+    /// Makes the machine this VM: tells the guest who it is. Code may follow at once, and runs when the guest has confirmed.
+    private func adopt(_ machine: Machine, _ origin: Machine.Origin) {
+        let isWanted = state.withLock { state in
+            guard case .starting = state else { return false }
+            state = .running(machine)
+            return true
         }
-        defer { timer.cancel() }
-        do {
-            let hello = try await qemu.agent.hello()
-            logger.debug("Agent greeted", metadata: ["guest.kernel": "\(hello.kernelRelease)"])
-            let request = makePrepare()
-            let prepared = try await qemu.agent.prepare(request)
-            guard prepared.generation == request.generation, prepared.confirmed == .all else {
-                throw MicroVMError.notPrepared(
-                    "confirmed \(prepared.confirmed.rawValue) of \(Prepared.Confirmation.all.rawValue)"
+        guard isWanted else { return machine.kill(end ?? .killed(reason: "It was not wanted any more")) }
+        if origin != .boot { machine.resume() }
+        let request = makePrepare()
+        let limit = resources.bootTimeout
+        let timer = machine.agent.eventLoop.scheduleTask(in: .nanoseconds(Int64(limit.seconds * 1e9))) {
+            machine.kill(.killed(reason: "Its guest did not confirm that it is its own within \(Int(limit.seconds)) s"))
+        }
+        machine.agent.prepare(request).whenComplete { [self] result in
+            timer.cancel()
+            guard case .success(let prepared) = result else { return }
+            let milliseconds = Int(Date().timeIntervalSince(startedAt) * 1000)
+            restoreRecord.withLock {
+                $0 = Restore(
+                    generation: prepared.generation.map { String(format: "%02x", $0) }.joined(),
+                    origin: origin.rawValue,
+                    template: machine.template?.name,
+                    confirmed: prepared.confirmed.names,
+                    milliseconds: milliseconds
                 )
             }
-            let running = state.withLock { state in
-                guard case .starting = state else { return false }
-                state = .running(qemu.process)
-                return true
-            }
-            guard running else { return }
-            ready.succeed(qemu.agent)
-            logger.notice("VM runs", metadata: ["vm.boot_ms": "\(Int(Date().timeIntervalSince(startedAt) * 1000))"])
-        } catch {
-            let end = self.end
-            if let end, case .killed = end {
-                let console = await qemu.consoleTail()
-                logger.warning("VM did not boot", metadata: ["vm.end": "\(end)", "console": "\(console)"])
-            }
-            ready.fail(end.map { MicroVMError.ended($0) } ?? error)
-            self.end(.killed(reason: "It did not start: \(error)"))
+            logger.notice("VM runs", metadata: ["vm.origin": "\(origin.rawValue)", "vm.ms": "\(milliseconds)"])
         }
+        ready.succeed(machine.agent)
     }
 
     private func makePrepare() -> Prepare {
         var generator = SystemRandomNumberGenerator()
-        let now = Date().timeIntervalSince1970
         return Prepare(
             generation: (0..<Prepare.generationSize).map { _ in generator.next() },
-            wallClock: UInt64(now * 1e9),
+            wallClock: UInt64(Date().timeIntervalSince1970 * 1e9),
             entropy: (0..<64).map { _ in generator.next() },
             machineID: String((0..<32).compactMap { _ in "0123456789abcdef".randomElement(using: &generator) }),
             hostName: id,
+            diskLimit: resources.diskLimit,
             environment: environment.sorted { $0.key < $1.key }.map { Prepare.Variable(name: $0.key, value: $0.value) }
         )
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import CProcess
 import Foundation
-import Glibc
 package import Logging
 import NIOCore
 package import NIOPosix
@@ -10,150 +8,101 @@ import Synchronization
 
 /// Makes microVMs of one image and owns them all.
 ///
-/// ``run()`` must be running for VMs to live; when it ends, so have they. Where a VM boots today a template's clone will be
-/// restored: callers ask for a shape and get a VM, however it came to be.
+/// ``run()`` must be running for VMs to live; when it ends, so have they. Callers ask for a shape and get a VM, however it came to
+/// be: out of the pool, from a template, or booted.
 package final class MicroVMEngine: Sendable {
-    package struct Configuration: Sendable {
-        /// The path of `qemu-system-x86_64`.
-        package var qemu: String
-        /// The path of `qemu-img`.
-        package var qemuImg: String
-        package var accelerator: Accelerator
-        package var kernel: String
-        package var initramfs: String
-        package var rootFileSystem: String
-        /// Where the VMs' directories are; they are removed when the engine starts.
-        package var directory: String
-        /// How long a guest may take to boot.
-        package var bootTimeout: Duration
-        /// How many VMs may live at once.
-        package var maximumVMs: Int
-
-        package init(
-            qemu: String,
-            qemuImg: String,
-            accelerator: Accelerator,
-            kernel: String,
-            initramfs: String,
-            rootFileSystem: String,
-            directory: String,
-            bootTimeout: Duration = .seconds(60),
-            maximumVMs: Int = 64
-        ) {
-            self.qemu = qemu
-            self.qemuImg = qemuImg
-            self.accelerator = accelerator
-            self.kernel = kernel
-            self.initramfs = initramfs
-            self.rootFileSystem = rootFileSystem
-            self.directory = directory
-            self.bootTimeout = bootTimeout
-            self.maximumVMs = maximumVMs
-        }
-    }
-
     private struct State {
-        var living = 0
+        var capacity: HostCapacity
         var accepting = true
         /// Asked for, and not yet taken up by `run()`.
         var waiting: [String: MicroVM] = [:]
+        var living: [VMShape: Int] = [:]
     }
 
     package let accelerator: Accelerator
+    /// Whether QEMU runs in a jail, and which cgroup controllers limit it.
+    package let protection: (isJailed: Bool, controllers: [String])
     private let resources: VMResources
-    private let maximumVMs: Int
+    private let factory: MachineFactory
     private let logger: Logger
-    private let state = Mutex(State())
+    private let state: Mutex<State>
     private let requests: AsyncStream<MicroVM>
     private let requested: AsyncStream<MicroVM>.Continuation
 
     /// Clears what an earlier engine left in the directory and gets ready.
     ///
     /// - Parameter threads: for short blocking calls; must outlive the engine.
-    /// - Throws: `MicroVMError.cannotStart` when a file is missing or the directory is not to be had.
+    /// - Throws: `MicroVMError.cannotStart` when a file is missing, the directory is not to be had, or there is no jail.
     package static func open(
         _ configuration: Configuration,
         threads: NIOThreadPool,
         logger: Logger
     ) async throws -> MicroVMEngine {
-        let emptyDisk = "\(configuration.directory)/empty.qcow2"
-        let swept = try await threads.runIfActive {
-            let swept = try VMDirectory.sweep(configuration.directory)
-            try FileManager.default.createDirectory(
-                atPath: configuration.directory,
-                withIntermediateDirectories: true,
-                attributes: [.posixPermissions: 0o700]
+        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger).resources()
+        let library: TemplateLibrary?
+        if let directory = configuration.templates {
+            let identify = try await TemplateIdentity.maker(for: configuration, spawner: resources.spawner, threads: threads)
+            let store = TemplateStore(directory: directory)
+            library = TemplateLibrary(
+                builder: TemplateBuilder(store: store, resources: resources, logger: logger),
+                limits: configuration.templateLimits,
+                logger: logger,
+                identify: identify
             )
-            return swept
+        } else {
+            library = nil
         }
-        if swept > 0 {
-            logger.notice("Cleared what an earlier server left", metadata: ["vm.directories": "\(swept)"])
-        }
-        let spawner = NIOThreadPool(numberOfThreads: 1)
-        spawner.start()
-        try await Self.makeEmptyDisk(emptyDisk, configuration: configuration, spawner: spawner, threads: threads)
-        return MicroVMEngine(
-            configuration: configuration,
-            resources: VMResources(
-                qemu: configuration.qemu,
-                accelerator: configuration.accelerator,
-                kernel: configuration.kernel,
-                initramfs: configuration.initramfs,
-                emptyDisk: emptyDisk,
-                directory: configuration.directory,
-                bootTimeout: configuration.bootTimeout,
-                tscKHz: cprocess_tsc_khz(),
-                eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
-                spawner: spawner,
-                blocking: threads
+        let factory = MachineFactory(
+            configuration: .init(
+                commonShape: configuration.commonShape,
+                pool: library == nil ? .init(minimum: 0, maximum: 0) : configuration.pool,
+                concurrency: max(2, ProcessInfo.processInfo.activeProcessorCount)
             ),
+            resources: resources,
+            templates: library,
             logger: logger
         )
+        return MicroVMEngine(configuration: configuration, resources: resources, factory: factory, logger: logger)
     }
 
-    private init(configuration: Configuration, resources: VMResources, logger: Logger) {
+    private init(configuration: Configuration, resources: VMResources, factory: MachineFactory, logger: Logger) {
         accelerator = configuration.accelerator
-        maximumVMs = configuration.maximumVMs
+        protection = (resources.jail != .none, resources.cgroups?.controllers ?? [])
         self.resources = resources
+        self.factory = factory
         self.logger = logger
+        state = Mutex(State(capacity: HostCapacity(limits: configuration.capacity)))
         (requests, requested) = AsyncStream.makeStream()
     }
 
-    private static func makeEmptyDisk(
-        _ path: String,
-        configuration: Configuration,
-        spawner: NIOThreadPool,
-        threads: NIOThreadPool
-    ) async throws {
-        let null = try Descriptor.null()
-        let process = try await ChildProcess.spawn(
-            configuration.qemuImg,
-            arguments: ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", configuration.rootFileSystem, path],
-            descriptors: [null.number, null.number, 2],
-            on: spawner
-        )
-        let status = try await process.wait(on: threads)
-        guard status == .exited(0) else {
-            throw MicroVMError.cannotStart("qemu-img create \(path) ended with \(status)")
-        }
-    }
-
     /// VMs that live or start.
-    package var livingVMs: Int { state.withLock { $0.living } }
+    package var livingVMs: Int { state.withLock { $0.capacity.vms } }
+
+    /// What the node's VMs take, and may take.
+    package var capacity: HostCapacity { state.withLock { $0.capacity } }
+
+    /// Machines that wait in pools.
+    package var idleMachines: Int {
+        get async { await factory.idleMachines }
+    }
 
     /// Starts a VM and returns at once; `MicroVM.agent(within:)` tells when it runs.
     ///
-    /// - Throws: `MicroVMError.cannotStart` when the limit on VMs is reached or the engine is ending.
+    /// - Throws: `MicroVMError.full` when the node has no room for it, `cannotStart` when the engine is ending.
     package func spawn(_ shape: VMShape, environment: [String: String]) throws -> MicroVM {
+        let vm = MicroVM(
+            shape: shape,
+            environment: environment,
+            resources: resources,
+            factory: factory,
+            logger: logger,
+            onReady: { [self] in state.withLock { $0.capacity.started() } }
+        )
         try state.withLock { state in
             guard state.accepting else { throw MicroVMError.cannotStart("The server is shutting down") }
-            guard state.living < maximumVMs else {
-                throw MicroVMError.full(limit: maximumVMs)
-            }
-            state.living += 1
+            try state.capacity.admit(shape)
+            state.waiting[vm.id] = vm
         }
-        let vm = MicroVM(shape: shape, environment: environment, resources: resources, logger: logger)
-        state.withLock { $0.waiting[vm.id] = vm }
         requested.yield(vm)
         return vm
     }
@@ -161,13 +110,14 @@ package final class MicroVMEngine: Sendable {
     /// Owns the VMs until it is cancelled; then kills them all and returns when they are gone.
     package func run() async {
         await withDiscardingTaskGroup { group in
+            group.addTask { [factory] in await factory.run() }
             for await vm in requests {
                 state.withLock { state in
                     state.waiting[vm.id] = nil
                 }
                 group.addTask { [self] in
                     await vm.run()
-                    state.withLock { $0.living -= 1 }
+                    state.withLock { $0.capacity.release(vm.shape) }
                 }
             }
             let abandoned = state.withLock { state in
@@ -176,6 +126,12 @@ package final class MicroVMEngine: Sendable {
             }
             abandoned.forEach { $0.abandon() }
             group.cancelAll()
+        }
+        let cgroups = resources.cgroups
+        do {
+            try await resources.blocking.runUncancelled { cgroups?.remove() }
+        } catch {
+            logger.error("The server's cgroups could not be removed", metadata: ["error": "\(error)"])
         }
     }
 }

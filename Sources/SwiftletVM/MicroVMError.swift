@@ -4,8 +4,8 @@
 package enum MicroVMError: Error, Equatable, Sendable, CustomStringConvertible {
     /// QEMU, a file or a descriptor was not to be had.
     case cannotStart(String)
-    /// As many VMs live as this node may have.
-    case full(limit: Int)
+    /// The node has no room for another VM now.
+    case full(reason: String)
     /// The guest did not confirm what must be its own.
     case notPrepared(String)
     /// The VM is gone.
@@ -14,7 +14,7 @@ package enum MicroVMError: Error, Equatable, Sendable, CustomStringConvertible {
     package var description: String {
         switch self {
         case .cannotStart(let reason): "Cannot start: \(reason)"
-        case .full(let limit): "All \(limit) microVMs of this node are in use"
+        case .full(let reason): reason
         case .notPrepared(let what): "The guest did not confirm \(what)"
         case .ended(let end): end.description
         }

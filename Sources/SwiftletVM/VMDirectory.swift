@@ -5,9 +5,18 @@ import Foundation
 /// The files of one VM, in a directory of its own that goes with it.
 struct VMDirectory: Sendable {
     let path: String
+    /// The directory's own name, which the VM's cgroup has too.
+    let name: String
 
     init(parent: String, id: String) {
         path = "\(parent)/\(id)"
+        name = id
+    }
+
+    /// A directory that is there already.
+    init(path: String, name: String) {
+        self.path = path
+        self.name = name
     }
 
     var disk: String { "\(path)/disk.qcow2" }
@@ -29,6 +38,11 @@ struct VMDirectory: Sendable {
         try "\(processID) \(identity?.startTime ?? 0)\n".write(toFile: processFile, atomically: false, encoding: .utf8)
     }
 
+    /// The process is gone and the directory stays. Blocks.
+    func forgetProcess() throws {
+        try FileManager.default.removeItem(atPath: processFile)
+    }
+
     /// Removes everything. Blocks.
     func remove() throws {
         guard FileManager.default.fileExists(atPath: path) else { return }
@@ -41,7 +55,7 @@ struct VMDirectory: Sendable {
     /// - Returns: how many directories were removed.
     static func sweep(_ parent: String) throws -> Int {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: parent)) ?? []
-        for name in names {
+        for name in names where !name.hasSuffix(".qcow2") {
             let directory = VMDirectory(parent: parent, id: name)
             if let words = try? String(contentsOfFile: directory.processFile, encoding: .utf8).split(separator: " "),
                 words.count == 2, let pid = Int32(words[0]), let start = UInt64(words[1].dropLast()),
@@ -51,7 +65,7 @@ struct VMDirectory: Sendable {
             }
             try directory.remove()
         }
-        return names.count
+        return names.count { !$0.hasSuffix(".qcow2") }
     }
 }
 

@@ -7,13 +7,19 @@ import NIOPosix
 struct VMResources: Sendable {
     var qemu: String
     var accelerator: Accelerator
+    var jail: Jail
+    var cgroups: HostCgroups?
+    /// The image's directory and the names of its kernel and initramfs in it.
+    var imageDirectory: String
     var kernel: String
     var initramfs: String
-    /// An empty qcow2 overlay on the image's root file system; each VM gets a copy.
+    /// An empty qcow2 overlay of the root file system's size; each VM gets a copy.
     var emptyDisk: String
     /// Where VM directories are made.
     var directory: String
     var bootTimeout: Duration
+    /// Bytes that a VM may write to its disk.
+    var diskLimit: UInt64
     var tscKHz: UInt64
     var eventLoopGroup: any EventLoopGroup
     /// One thread that lives as long as the process; see `ChildProcess.spawn`.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// What a VM is given of the machine.
-package struct VMShape: Hashable, Sendable, CustomStringConvertible {
+package struct VMShape: Hashable, Sendable, Codable, CustomStringConvertible {
     /// Memory in MiB, 128...8192.
     package var memoryMB: Int
     /// Virtual processors; 1, 2, 4, 6 or 8.
@@ -13,6 +13,9 @@ package struct VMShape: Hashable, Sendable, CustomStringConvertible {
     }
 
     package var description: String { "\(vcpuCount) vCPU, \(memoryMB) MiB" }
+
+    /// A name for files: `512m2`.
+    package var tag: String { "\(memoryMB)m\(vcpuCount)" }
 }
 
 /// How guest code is run.

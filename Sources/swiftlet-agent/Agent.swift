@@ -11,10 +11,12 @@ final class Agent {
     private let port: ControlPort
     private let programs: Programs
     private let shells: ShellPool
-    private lazy var python = PythonInterpreter(programs: programs, loop: loop, agent: self)
+    private var interpreters: [Interpreter] = []
     private var executions: [UInt32: Execution] = [:]
     private var preparing: (generation: [UInt8], confirmed: Prepared.Confirmation)?
     private var isPrepared = false
+    private var isWarm = false
+    private var isRehearsing = false
 
     init(port descriptor: Int32) throws(BootError) {
         cgroups = try Cgroups()
@@ -36,14 +38,32 @@ final class Agent {
         port.onRoom = { [unowned self] in
             executions.values.forEach { execution in execution.stream.pumps.forEach { $0.resume() } }
         }
-        python.onIdle = { [unowned self] in interpreterIsIdle() }
         port.start()
         var system = utsname()
         uname(&system)
         let release = withUnsafeBytes(of: &system.release) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
         port.send(Frame(.hello, payload: Hello(kernelRelease: release, memory: UInt64(Cgroups.totalMemory())).payload))
-        python.start()
+        makeInterpreters()
+        shells.refill(afterMilliseconds: 0)
         loop.run()
+    }
+
+    private func makeInterpreters() {
+        let known: [(GuestLanguage, [String], memory: Int)] = [
+            (.python, ["/usr/bin/python3", "/run/swiftlet/python/runner.py"], 0),
+            // A guest with little memory keeps it for its user until JavaScript is asked for.
+            (.javascript, ["/usr/bin/node", "/run/swiftlet/javascript/runner.js"], 300 << 20),
+        ]
+        for (language, program, memory) in known where access(program[0], X_OK) == 0 {
+            let interpreter = Interpreter(language, program: program, programs: programs, loop: loop, agent: self)
+            interpreter.onIdle = { [unowned self] in interpreterIsIdle() }
+            interpreters.append(interpreter)
+            if Cgroups.totalMemory() >= memory { interpreter.start() }
+        }
+    }
+
+    private func interpreter(of language: GuestLanguage) -> Interpreter? {
+        interpreters.first { $0.language == language }
     }
 
     // MARK: Frames
@@ -52,6 +72,8 @@ final class Agent {
         switch frame.type {
         case .prepare:
             prepare(try Prepare(payload: frame.payload))
+        case .rehearse:
+            rehearse()
         case .ping:
             port.send(Frame(.pong, payload: frame.payload))
         case .execute:
@@ -73,7 +95,7 @@ final class Agent {
                 throw .invalidValue(field: "cancel reason", value: 0)
             }
             if let execution = executions[frame.stream] { cancel(execution, reason: reason) }
-        case .hello, .prepared, .pong, .exit, .refuse:
+        case .hello, .prepared, .pong, .exit, .refuse, .warm:
             throw .unexpectedFrame(frame.type, stream: frame.stream)
         }
     }
@@ -109,23 +131,55 @@ final class Agent {
         {
             confirmed.insert(.hostName)
         }
+        if Disk.limit(to: request.diskLimit) { confirmed.insert(.diskLimit) }
         programs.environment += request.environment.map { ($0.name, $0.value) }
+        shells.adopt(hostName: request.hostName, withNewEnvironment: !request.environment.isEmpty)
         preparing = (request.generation, confirmed)
-        python.prepare(seed: Array(request.entropy.prefix(32)), variables: request.environment)
+        for interpreter in interpreters {
+            interpreter.prepare(seed: Array(request.entropy.prefix(32)), variables: request.environment)
+        }
+        interpreterIsIdle()
     }
 
     private func interpreterIsIdle() {
-        if let preparing {
+        let awaited = interpreters.filter { $0.isStarted && !$0.isHopeless }
+        if let preparing, awaited.allSatisfy(\.isPrepared) {
             self.preparing = nil
-            isPrepared = true
             let answer = Prepared(
                 generation: preparing.generation,
                 confirmed: preparing.confirmed.union(.interpreters)
             )
             port.send(Frame(.prepared, payload: answer.payload))
-            shells.refill(afterMilliseconds: 0)
+            // A host that has not heard yet may have sent code already: none runs in a VM that is not its own.
+            guard answer.confirmed == .all else { return }
+            isPrepared = true
+            shells.refill()
+        }
+        if !isWarm || isRehearsing, awaited.allSatisfy(\.isIdle) {
+            // The shells started ahead, too, come to rest.
+            loop.schedule(milliseconds: isWarm ? 100 : 1_000) { [unowned self] in port.send(Frame(.warm)) }
+            isWarm = true
+            isRehearsing = false
         }
         startWaiting()
+    }
+
+    /// Runs the ways of a first call, so that an emulator has translated them and the caches are warm.
+    private func rehearse() {
+        guard !isPrepared else { return }
+        isRehearsing = true
+        var entropy = [UInt8](repeating: 0, count: 32)
+        if let random = readFile("/proc/sys/kernel/random/uuid") { entropy = Array((random + entropy).prefix(32)) }
+        _ = agent_reseed(entropy, entropy.count)
+        for interpreter in interpreters { interpreter.rehearse(seed: entropy) }
+        if let shell = shells.run(Array(":".utf8)) {
+            shell.onEnd = { [unowned self] _ in
+                close(shell.stdout)
+                close(shell.stderr)
+                shells.refill()
+            }
+        }
+        interpreterIsIdle()
     }
 
     // MARK: Executions
@@ -138,11 +192,16 @@ final class Agent {
         if execution.request.language == .bash, execution.source.contains(0) {
             return refuse(execution, .invalidRequest, "A bash script cannot contain NUL")
         }
-        let isBusy = executions.values.contains {
-            $0 !== execution && $0.request.language == .python && $0.state == .running
-        }
-        if execution.request.language == .python, isBusy {
-            return refuse(execution, .busy, "Another python execution is running")
+        let language = execution.request.language
+        if language != .bash {
+            guard let interpreter = interpreter(of: language) else {
+                return refuse(execution, .noInterpreter, "This image has no interpreter for \(language)")
+            }
+            let isBusy = executions.values.contains {
+                $0 !== execution && $0.request.language == language && $0.state == .running
+            }
+            if isBusy { return refuse(execution, .busy, "Another \(language) execution is running") }
+            if !interpreter.isStarted { interpreter.start() }
         }
         if execution.request.timeout > 0 {
             execution.deadline = loop.schedule(milliseconds: UInt64(execution.request.timeout)) {
@@ -156,9 +215,10 @@ final class Agent {
         guard isPrepared else { return }
         for execution in executions.values.sorted(by: { $0.stream.number < $1.stream.number })
         where execution.state == .waiting {
-            switch execution.request.language {
-            case .bash: runBash(execution)
-            case .python: if python.isIdle { python.run(execution) }
+            if execution.request.language == .bash {
+                runBash(execution)
+            } else if let interpreter = interpreter(of: execution.request.language), interpreter.isPrepared {
+                interpreter.run(execution)
             }
         }
     }

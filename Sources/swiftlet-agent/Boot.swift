@@ -35,7 +35,9 @@ enum Boot {
             options: "mode=0755,size=25%"
         )
         // The interpreters' programs travel with the agent, not with the image.
-        try copyDirectory("/swiftlet/python", to: newRoot + "/run/swiftlet/python")
+        for name in ["python", "javascript"] {
+            try copyDirectory("/swiftlet/\(name)", to: newRoot + "/run/swiftlet/\(name)")
+        }
         removeInitramfs()
         for directory in ["/proc", "/sys", "/dev"] {
             try mount(directory, on: newRoot + directory, type: nil, flags: MS_MOVE)
@@ -103,7 +105,7 @@ enum Boot {
     }
 
     private static func removeInitramfs() {
-        for directory in ["/swiftlet/python", "/swiftlet/modules"] {
+        for directory in ["/swiftlet/python", "/swiftlet/javascript", "/swiftlet/modules"] {
             for name in entries(of: directory) { unlink("\(directory)/\(name)") }
         }
         unlink("/init")

@@ -63,18 +63,21 @@ final class Shell {
 
 /// Shells started ahead: starting one costs more than most scripts do.
 final class ShellPool {
-    /// What a waiting shell runs: it reads one byte from descriptor 3, then the script from a file in memory, which is descriptor 4.
+    /// What a waiting shell runs: it reads one byte from descriptor 3, then the host's name and the script from a file in memory,
+    /// which is descriptor 4.
     ///
     /// Neither stays open for the script. `REPLY` keeps its text: unsetting it would take a line of the script's own. The directory
-    /// is entered late, as a call before may have put another in its place.
+    /// is entered late, as a call before may have put another in its place. A shell may wait in many clones of a template: what
+    /// it took from its start is made new.
     private static let launcher = """
         IFS= read -r -n 1 -u 3 REPLY || kill -9 $$; exec 3<&-; cd /app; unset OLDPWD; \
-        IFS= read -r -d "" -u 4 REPLY; exec 4<&-; eval -- "$REPLY"
+        IFS= read -r -d "" -u 4 HOSTNAME; IFS= read -r -d "" -u 4 REPLY; exec 4<&-; RANDOM=$SRANDOM SECONDS=0; eval -- "$REPLY"
         """
 
     private let target: Int
     private let programs: Programs
     private let loop: EventLoop
+    private var hostName: [UInt8] = []
     private var waiting: [Shell] = []
     private var isRefilling = false
 
@@ -84,10 +87,23 @@ final class ShellPool {
         self.loop = loop
     }
 
+    /// Takes this VM's name. Shells that wait do not have what was added to the environment, and are started anew.
+    func adopt(hostName: String, withNewEnvironment isNew: Bool) {
+        self.hostName = Array(hostName.utf8)
+        guard isNew else { return }
+        let outdated = waiting
+        waiting = []
+        for shell in outdated {
+            kill(-shell.pid, SIGKILL)
+            shell.closeAll()
+        }
+    }
+
     /// Runs a script in a shell of its own; nil when none can be started.
     func run(_ source: [UInt8]) -> Shell? {
         // User code may have removed it; a call must not fail for that.
         mkdir("/app", 0o755)
+        let source = hostName + [0] + source
         while let shell = waiting.popLast() {
             if shell.hasEnded {
                 shell.closeAll()

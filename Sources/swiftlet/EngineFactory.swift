@@ -8,17 +8,22 @@ import SwiftletVM
 /// From settings to an engine's configuration.
 enum EngineFactory {
     static func configuration(_ settings: Settings, image: Image, initramfs: String) -> MicroVMEngine.Configuration {
-        MicroVMEngine.Configuration(
+        var configuration = MicroVMEngine.Configuration(
             qemu: settings.qemu,
-            qemuImg: "/usr/bin/qemu-img",
             accelerator: .tcg,
-            kernel: image.kernel,
+            image: image,
             initramfs: initramfs,
-            rootFileSystem: image.rootFileSystem,
-            directory: settings.data.vms,
-            bootTimeout: .seconds(settings.bootTimeoutSeconds),
-            maximumVMs: settings.maximumVMs
+            directory: settings.data.vms
         )
+        if settings.insecureNoJail { configuration.bubblewrap = nil }
+        configuration.templates = settings.data.templates
+        configuration.templateLimits.maximumBytes = settings.templatesMaximumMB << 20
+        configuration.commonShape = VMShape(memoryMB: settings.memoryMB, vcpuCount: settings.vcpuCount)
+        configuration.pool = settings.pool
+        configuration.bootTimeout = .seconds(settings.bootTimeoutSeconds)
+        configuration.diskLimit = UInt64(settings.diskMB) << 20
+        configuration.capacity = settings.capacity
+        return configuration
     }
 
     /// The accelerator to use: the operator's word, or the probe's verdict.

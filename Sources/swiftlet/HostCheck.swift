@@ -96,7 +96,7 @@ struct HostCheck {
         let text = (try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8)) ?? ""
         let line = text.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
         let available = (line?.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) >> 10
-        let words = "\(available) MiB available; at most \(settings.maximumVMs) VMs of \(settings.memoryMB) MiB"
+        let words = "\(available) MiB available; microVMs may take \(settings.capacity.memoryMB) MiB"
         let needed = settings.memoryMB + 128
         if available < needed {
             return Finding(

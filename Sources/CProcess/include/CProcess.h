@@ -3,17 +3,46 @@
 #ifndef CPROCESS_H
 #define CPROCESS_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
+/// A program to start.
+struct cprocess_program {
+    const char *path;
+    char *const *argv;
+    char *const *envp;
+    /// The child gets `descriptors[i]` as descriptor i and no other.
+    const int *descriptors;
+    int descriptor_count;
+    /// `cgroup.procs` files, opened for writing, of cgroups that the child enters.
+    const int *cgroups;
+    int cgroup_count;
+    /// The largest file that the child may write, in bytes; beyond it writes fail with EFBIG. 0 for no limit.
+    uint64_t file_size_limit;
+    /// Added to the child's nice value.
+    int nice;
+};
+
 /// Starts a program that dies with the calling *thread*'s process.
 ///
-/// The child gets `descriptors[i]` as descriptor i and no other, a session of its own, default signals, and SIGKILL when the
-/// thread that called this ends: call it on a thread that lives as long as the process.
+/// The child has a session of its own, default signals (but SIGXFSZ ignored under a file size limit), no core dumps, and gets
+/// SIGKILL when the thread that called this ends: call it on a thread that lives as long as the process.
 ///
 /// Returns 0 and the process id, or the errno of what failed (of `execve` too).
-int cprocess_spawn(const char *path, char *const argv[], char *const envp[],
-                   const int *descriptors, int descriptor_count, pid_t *pid);
+int cprocess_spawn(const struct cprocess_program *program, pid_t *pid);
+
+/// A file in memory that can be sealed, close-on-exec; -1 on failure.
+int cprocess_memory_file(const char *name);
+
+/// Forbids every further change of a memory file: of its bytes, its size and its seals. 0 or an errno.
+int cprocess_seal(int descriptor);
+
+/// Sends bytes over a Unix socket together with a descriptor; 0 or an errno.
+int cprocess_send_descriptor(int socket, const char *bytes, size_t count, int descriptor);
+
+/// Sets the nice value of all threads of a process; 0 or an errno.
+int cprocess_set_nice(pid_t pid, int nice);
 
 /// The frequency of this processor's time stamp counter in kHz, measured over about 20 ms; 0 where there is none.
 uint64_t cprocess_tsc_khz(void);

@@ -99,6 +99,16 @@ struct ExecutionResponse: Sendable {
         ]
     }
 
+    private static func json(_ restore: RestoreRecord) -> JSONValue {
+        [
+            "generation": .string(restore.generation),
+            "origin": .string(restore.origin),
+            "template": restore.template.map { .string($0) } ?? .null,
+            "confirmed": .array(restore.confirmed.map { .string($0) }),
+            "milliseconds": .integer(restore.milliseconds),
+        ]
+    }
+
     private func appendOpening(to buffer: inout ByteBuffer) {
         buffer.writeStaticString("{")
     }
@@ -118,6 +128,7 @@ struct ExecutionResponse: Sendable {
             "signal": result.signal.map { .integer($0) } ?? .null,
             "timed_out": .bool(result.outcome == .timedOut),
             "state_lost": .bool(result.stateLost),
+            "restore": result.restore.map(Self.json) ?? .null,
             "stdout_dropped_bytes": .integer(result.stdoutDroppedBytes),
             "stderr_dropped_bytes": .integer(result.stderrDroppedBytes),
         ]

@@ -30,9 +30,19 @@ package final class AgentConnection: Sendable {
         try await onLoop { $0.hello.futureResult }.get()
     }
 
-    /// Tells the guest who it is; no user code may be sent before this was called.
-    package func prepare(_ prepare: Prepare) async throws -> Prepared {
-        try await onLoop { $0.prepare(prepare) }.get()
+    /// Waits until the agent's interpreters are warm.
+    package func warm() async throws {
+        try await onLoop { $0.warm.futureResult }.get()
+    }
+
+    /// Lets the guest go through the ways of a call, and waits until it has.
+    func rehearse() async throws {
+        try await onLoop { $0.rehearse() }.get()
+    }
+
+    /// Tells the guest who it is, and returns what it confirmed; whatever is missing breaks the connection. No user code may be sent before this was called, and some may be sent right behind it.
+    package func prepare(_ prepare: Prepare) -> EventLoopFuture<Prepared> {
+        onLoop { $0.prepare(prepare) }
     }
 
     /// Returns when the agent has answered; throws when it did not within the time.

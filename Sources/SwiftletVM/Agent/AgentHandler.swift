@@ -20,13 +20,17 @@ final class AgentHandler: ChannelInboundHandler {
     }
 
     let hello: EventLoopPromise<Hello>
+    let warm: EventLoopPromise<Void>
     var violation: (@Sendable (ProtocolError) -> Void)?
 
     private let eventLoop: any EventLoop
     private var context: ChannelHandlerContext?
     private var decoder = FrameDecoder()
     private var streams: [UInt32: Stream] = [:]
-    private var preparing: EventLoopPromise<Prepared>?
+    private var preparing: (request: Prepare, promise: EventLoopPromise<Prepared>)?
+    /// The guest has confirmed what must be its own.
+    private var isPrepared = false
+    private var rehearsal: EventLoopPromise<Void>?
     private var pings: [UInt64: EventLoopPromise<Void>] = [:]
     private var lastPing: UInt64 = 0
     private var failure: MicroVMError?
@@ -35,6 +39,7 @@ final class AgentHandler: ChannelInboundHandler {
     init(eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
         hello = eventLoop.makePromise()
+        warm = eventLoop.makePromise()
     }
 
     // MARK: Requests of the host
@@ -42,8 +47,16 @@ final class AgentHandler: ChannelInboundHandler {
     func prepare(_ message: Prepare) -> EventLoopFuture<Prepared> {
         if let failure { return eventLoop.makeFailedFuture(failure) }
         let promise = eventLoop.makePromise(of: Prepared.self)
-        preparing = promise
+        preparing = (message, promise)
         send([Frame(.prepare, payload: message.payload)])
+        return promise.futureResult
+    }
+
+    func rehearse() -> EventLoopFuture<Void> {
+        if let failure { return eventLoop.makeFailedFuture(failure) }
+        let promise = eventLoop.makePromise(of: Void.self)
+        rehearsal = promise
+        send([Frame(.rehearse)])
         return promise.futureResult
     }
 
@@ -106,7 +119,10 @@ final class AgentHandler: ChannelInboundHandler {
         guard failure == nil else { return }
         failure = error
         hello.fail(error)
-        preparing?.fail(error)
+        warm.fail(error)
+        rehearsal?.fail(error)
+        rehearsal = nil
+        preparing?.promise.fail(error)
         preparing = nil
         for promise in pings.values { promise.fail(error) }
         pings = [:]
@@ -168,10 +184,24 @@ final class AgentHandler: ChannelInboundHandler {
             }
             greeted = true
             hello.succeed(message)
+        case .warm where frame.stream == 0:
+            if let rehearsal {
+                self.rehearsal = nil
+                rehearsal.succeed()
+            } else {
+                warm.succeed()
+            }
         case .prepared where frame.stream == 0:
-            guard let promise = preparing else { throw .unexpectedFrame(frame.type, stream: frame.stream) }
+            guard let (request, promise) = preparing else { throw .unexpectedFrame(frame.type, stream: frame.stream) }
             preparing = nil
-            promise.succeed(try Prepared(payload: frame.payload))
+            let answer = try Prepared(payload: frame.payload)
+            guard answer.generation == request.generation, answer.confirmed == .all else {
+                let missing = MicroVMError.notPrepared("\(Prepared.Confirmation.all.subtracting(answer.confirmed))")
+                promise.fail(missing)
+                throw .notPrepared(missing: Prepared.Confirmation.all.subtracting(answer.confirmed))
+            }
+            isPrepared = true
+            promise.succeed(answer)
         case .pong where frame.stream == 0:
             var reader = WireReader(frame.payload)
             let number = try reader.read(UInt64.self)
@@ -184,7 +214,10 @@ final class AgentHandler: ChannelInboundHandler {
     }
 
     private func receive(_ frame: Frame, on number: UInt32) throws(ProtocolError) {
-        guard var stream = streams[number] else { throw .unexpectedFrame(frame.type, stream: number) }
+        // Nothing may run in a guest that is not its own yet.
+        guard isPrepared || frame.type == .credit, var stream = streams[number] else {
+            throw .unexpectedFrame(frame.type, stream: number)
+        }
         switch frame.type {
         case .data:
             // An empty one would cost the guest no credit, and the host an event.
@@ -208,7 +241,7 @@ final class AgentHandler: ChannelInboundHandler {
             finish(number, with: .refused(try Refusal(payload: frame.payload)))
         case .end:
             break
-        case .hello, .prepare, .prepared, .ping, .pong, .execute, .cancel:
+        case .hello, .prepare, .prepared, .ping, .pong, .execute, .cancel, .warm, .rehearse:
             throw .unexpectedFrame(frame.type, stream: number)
         }
     }

@@ -38,12 +38,12 @@ package struct Initramfs: Sendable {
 
     private func compose(modules: String) throws -> [UInt8] {
         var archive = CPIOArchive()
-        for directory in ["dev", "proc", "sys", "newroot", "swiftlet", "swiftlet/modules", "swiftlet/python"] {
-            archive.addDirectory(directory)
-        }
+        let own = ["swiftlet", "swiftlet/modules", "swiftlet/python", "swiftlet/javascript"]
+        for directory in ["dev", "proc", "sys", "newroot"] + own { archive.addDirectory(directory) }
         archive.addFile("init", permissions: 0o755, content: try read(agent))
         try add(modules, as: "swiftlet/modules", to: &archive) { $0.hasSuffix(".ko") || $0 == "load" }
         try add("\(resources)/interpreters/python", as: "swiftlet/python", to: &archive) { $0.hasSuffix(".py") }
+        try add("\(resources)/interpreters/javascript", as: "swiftlet/javascript", to: &archive) { $0.hasSuffix(".js") }
         archive.finish()
         return archive.bytes
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CProcess
+import Foundation
 import Glibc
 import NIOCore
 package import NIOPosix
@@ -21,6 +22,18 @@ package final class ChildProcess: Sendable {
             case .signaled(let signal): "signal \(signal)"
             }
         }
+    }
+
+    /// What a program is held to.
+    package struct Limits: Sendable {
+        /// `cgroup.procs` files, open for writing, of cgroups that it enters.
+        package var cgroups: [Int32] = []
+        /// The largest file that it may write, in bytes; nil for no limit.
+        package var fileSize: UInt64?
+        /// Added to its nice value.
+        package var nice: Int32 = 0
+
+        package init() {}
     }
 
     private enum State {
@@ -49,21 +62,53 @@ package final class ChildProcess: Sendable {
         arguments: [String],
         environment: [String: String] = [:],
         descriptors: [Int32],
+        limits: Limits = Limits(),
         on spawner: NIOThreadPool
     ) async throws -> ChildProcess {
         try await spawner.runIfActive {
             let pid = try withCStrings([executable] + arguments) { argv in
                 try withCStrings(environment.map { "\($0.key)=\($0.value)" }) { envp in
-                    var pid: pid_t = 0
-                    let failure = cprocess_spawn(executable, argv, envp, descriptors, Int32(descriptors.count), &pid)
-                    guard failure == 0 else {
-                        throw MicroVMError.cannotStart("\(executable): \(String(cString: strerror(failure)))")
-                    }
-                    return pid
+                    try start(executable, argv, envp, descriptors: descriptors, limits: limits)
                 }
             }
             return ChildProcess(pid: pid)
         }
+    }
+
+    private static func start(
+        _ executable: String,
+        _ argv: [UnsafeMutablePointer<CChar>?],
+        _ envp: [UnsafeMutablePointer<CChar>?],
+        descriptors: [Int32],
+        limits: Limits
+    ) throws -> pid_t {
+        var pid: pid_t = 0
+        let failure = executable.withCString { path in
+            argv.withUnsafeBufferPointer { argv in
+                envp.withUnsafeBufferPointer { envp in
+                    descriptors.withUnsafeBufferPointer { descriptors in
+                        limits.cgroups.withUnsafeBufferPointer { cgroups in
+                            var program = cprocess_program(
+                                path: path,
+                                argv: argv.baseAddress,
+                                envp: envp.baseAddress,
+                                descriptors: descriptors.baseAddress,
+                                descriptor_count: Int32(descriptors.count),
+                                cgroups: cgroups.baseAddress,
+                                cgroup_count: Int32(cgroups.count),
+                                file_size_limit: limits.fileSize ?? 0,
+                                nice: limits.nice
+                            )
+                            return cprocess_spawn(&program, &pid)
+                        }
+                    }
+                }
+            }
+        }
+        guard failure == 0 else {
+            throw MicroVMError.cannotStart("\(executable): \(String(cString: strerror(failure)))")
+        }
+        return pid
     }
 
     /// Sends a signal, unless the process was reaped.
@@ -72,6 +117,12 @@ package final class ChildProcess: Sendable {
             guard state == .alive else { return }
             Glibc.kill(pid, number)
         }
+    }
+
+    /// Its own children, as long as it lives: a jail's program. Format: proc(5), /proc/PID/task/TID/children.
+    var children: [pid_t] {
+        let text = (try? String(contentsOfFile: "/proc/\(pid)/task/\(pid)/children", encoding: .utf8)) ?? ""
+        return text.split(separator: " ").compactMap { pid_t($0) }
     }
 
     /// Waits for the end and reaps. Blocks a thread of the pool; call it when the end is near or known.

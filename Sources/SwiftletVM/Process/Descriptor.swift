@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CProcess
 import Glibc
 
 /// A file descriptor with one owner, closed when it goes out of scope.
@@ -12,6 +13,20 @@ struct Descriptor: ~Copyable {
 
     deinit {
         close(number)
+    }
+
+    /// Opens a file for reading.
+    static func reading(_ path: String) throws -> Descriptor {
+        let number = open(path, O_RDONLY | O_CLOEXEC)
+        guard number >= 0 else { throw MicroVMError.cannotStart("\(path): \(String(cString: strerror(errno)))") }
+        return Descriptor(owning: number)
+    }
+
+    /// Opens a new file for reading and writing.
+    static func creating(_ path: String) throws -> Descriptor {
+        let number = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard number >= 0 else { throw MicroVMError.cannotStart("\(path): \(String(cString: strerror(errno)))") }
+        return Descriptor(owning: number)
     }
 
     /// Opens /dev/null for reading and writing.
@@ -41,6 +56,17 @@ struct SocketPair: ~Copyable {
     deinit {
         if let ours { close(ours) }
         if theirs >= 0 { close(theirs) }
+    }
+
+    /// Gives QEMU, at the other end of a QMP socket, a descriptor under a name, before anything else is said there.
+    ///
+    /// `getfd` takes the descriptor from the same message (SCM_RIGHTS, unix(7)); QEMU 7.2 migrates out to a named one only.
+    func send(descriptor: Int32, named name: String) throws {
+        let line = "{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"\(name)\"}}\n"
+        let opening = "{\"execute\":\"qmp_capabilities\"}\n"
+        guard let ours, write(ours, opening, opening.utf8.count) == opening.utf8.count,
+            cprocess_send_descriptor(ours, line, line.utf8.count, descriptor) == 0
+        else { throw MicroVMError.cannotStart("A descriptor could not be sent: \(String(cString: strerror(errno)))") }
     }
 
     /// The child has its end; only when ours is the last do we see the end of the child's.

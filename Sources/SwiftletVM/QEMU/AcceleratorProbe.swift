@@ -72,6 +72,7 @@ package struct AcceleratorProbe: Sendable {
         configuration.accelerator = .kvm
         configuration.bootTimeout = deadline
         configuration.directory += "-probe"
+        configuration.templates = nil
         let engine = try await MicroVMEngine.open(configuration, threads: threads, logger: logger)
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await engine.run() }

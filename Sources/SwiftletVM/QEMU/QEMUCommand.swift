@@ -2,8 +2,8 @@
 
 /// The command line of one microVM's QEMU.
 ///
-/// QEMU gets its sockets as inherited descriptors: there is no path that another program could connect to, and none that could
-/// be left behind.
+/// QEMU gets its sockets and its memory as inherited descriptors: there is no path that another program could connect to, and
+/// none that could be left behind.
 struct QEMUCommand: Sendable {
     /// What the child's descriptors are, by number.
     enum Descriptor: Int32, CaseIterable {
@@ -13,41 +13,112 @@ struct QEMUCommand: Sendable {
         case console = 3
         case qmp = 4
         case control = 5
+        /// The guest's memory; not in a VM that boots for its session.
+        case memory = 6
+        /// The devices' state; in a clone only.
+        case state = 7
+    }
+
+    /// Where a guest comes from.
+    enum Start: Equatable, Sendable {
+        /// The image's kernel, in memory that dies with QEMU.
+        case boot
+        /// The image's kernel, in the memory file that a template is made of.
+        case bootIntoFile
+        /// A template, whose pages are copied as they are written.
+        case restore
+    }
+
+    /// The files as QEMU sees them, in its jail or outside.
+    struct Files: Equatable, Sendable {
+        var kernel: String
+        var initramfs: String
+        /// The image's root file system.
+        var rootFileSystem: String
+        /// The template's overlay on it; for a clone.
+        var templateDisk: String
+        /// This VM's own overlay.
+        var disk: String
     }
 
     var accelerator: Accelerator
     var shape: VMShape
-    var kernel: String
-    var initramfs: String
-    /// A qcow2 file, this VM's own.
-    var disk: String
+    var start: Start
+    var files: Files
     /// The host's time stamp counter in kHz. Under TCG on a busy host the guest's own calibration of it fails, and the boot hangs.
     var tscKHz: UInt64
 
     var arguments: [String] {
-        var arguments = [
-            "-name", "swiftlet", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-            "-M", "microvm,x-option-roms=off,rtc=on,isa-serial=on",
+        var arguments = ["-name", "swiftlet"] + machine + processor + memory
+        if start != .restore {
+            arguments += ["-kernel", files.kernel, "-initrd", files.initramfs, "-append", kernelCommandLine]
+        }
+        arguments += devices
+        switch start {
+        case .boot: break
+        // A template's clock stands in the past. Clones then see a long time pass, and libraries that renew their random
+        // state after a while, as OpenSSL does after an hour, do it.
+        case .bootIntoFile: arguments += ["-rtc", "base=2023-11-15T00:00:00"]
+        case .restore: arguments += ["-incoming", "defer"]
+        }
+        return arguments + [
+            "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        ]
+    }
+
+    /// The part that a template and its clones must have in common.
+    var machine: [String] {
+        var machine = "microvm,x-option-roms=off,rtc=on,isa-serial=on"
+        if start != .boot { machine += ",memory-backend=memory" }
+        return [
+            "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-M", machine,
             "-m", "\(shape.memoryMB)M", "-smp", "\(shape.vcpuCount)",
         ]
+    }
+
+    var processor: [String] {
         switch accelerator {
-        case .tcg: arguments += ["-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max"]
+        case .tcg: ["-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max"]
         // Some hosts offer a model-specific register that they then refuse to set, and QEMU aborts.
-        case .kvm: arguments += ["-accel", "kvm", "-cpu", "host,arch-capabilities=off"]
+        case .kvm: ["-accel", "kvm", "-cpu", "host,arch-capabilities=off"]
         }
-        arguments += ["-kernel", kernel, "-initrd", initramfs, "-append", kernelCommandLine]
-        arguments += [
+    }
+
+    private var memory: [String] {
+        let path = "/proc/self/fd/\(Descriptor.memory.rawValue)"
+        let share = start == .bootIntoFile ? "on" : "off"
+        if start == .boot { return [] }
+        return ["-object", "memory-backend-file,id=memory,size=\(shape.memoryMB)M,mem-path=\(path),share=\(share)"]
+    }
+
+    private var devices: [String] {
+        [
             "-chardev", "socket,id=console,fd=\(Descriptor.console.rawValue)", "-serial", "chardev:console",
             "-chardev", "socket,id=qmp,fd=\(Descriptor.qmp.rawValue)", "-mon", "chardev=qmp,mode=control",
+            "-blockdev", blockDevice,
             // A full host disk is an input/output error for the guest; pausing it would look like a hang.
-            "-drive",
-            "if=none,id=root,format=qcow2,file=\(disk),cache=unsafe,discard=unmap,werror=report,rerror=report",
-            "-device", "virtio-blk-device,drive=root",
+            "-device", "virtio-blk-device,drive=root,werror=report,rerror=report",
             "-device", "virtio-serial-device",
             "-chardev", "socket,id=control,fd=\(Descriptor.control.rawValue)",
             "-device", "virtserialport,chardev=control,name=swiftlet.control",
         ]
-        return arguments
+    }
+
+    /// The chain of overlays, spelled out: what a qcow2 file's header says of its backing file does not count.
+    private var blockDevice: String {
+        let image = "{\"driver\":\"raw\",\"read-only\":true,\"file\":\(file(files.rootFileSystem))}"
+        let backing = start == .restore ? overlay(files.templateDisk, on: image, more: ",\"read-only\":true") : image
+        let more = ",\"node-name\":\"root\",\"discard\":\"unmap\",\"cache\":{\"direct\":false,\"no-flush\":true}"
+        return overlay(files.disk, on: backing, more: more)
+    }
+
+    private func overlay(_ path: String, on backing: String, more: String) -> String {
+        "{\"driver\":\"qcow2\",\"file\":\(file(path)),\"backing\":\(backing)\(more)}"
+    }
+
+    private func file(_ path: String) -> String {
+        // Paths of ours may hold anything but a quote or a backslash, which `Files` never has; see `VMResources`.
+        "{\"driver\":\"file\",\"filename\":\"\(path)\",\"discard\":\"unmap\"}"
     }
 
     private var kernelCommandLine: String {

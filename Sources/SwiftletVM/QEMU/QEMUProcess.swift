@@ -1,41 +1,87 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CProcess
 import Foundation
 import Glibc
 import NIOCore
 import NIOPosix
 
+/// How a QEMU is to be started.
+struct QEMULaunch: Sendable {
+    var shape: VMShape
+    var start: QEMUCommand.Start
+    var directory: VMDirectory
+    /// The guest's memory; for all but a VM that boots for its session.
+    var memory: SealedMemory?
+    /// The template, for a clone.
+    var template: Template?
+    /// Where the devices' state is to be written, for a template.
+    var stateOutput: Int32?
+    /// The directory stays when QEMU has ended.
+    var keepsFiles = false
+    /// Gives way to what else runs on the host.
+    var isBackground = false
+}
+
 /// A QEMU that was started, with our ends of its sockets.
 struct QEMUProcess: Sendable {
     let process: ChildProcess
     let agent: AgentConnection
-    private let qmp: QMPConnection
+    let qmp: QMPConnection
     private let console: TailCapture
     private let errors: TailCapture
     private let resources: VMResources
+    private let cgroup: VMCgroup?
 
-    /// Spawns QEMU. When anything fails, nothing of it is left.
-    static func start(resources: VMResources, shape: VMShape, directory: VMDirectory) async throws -> QEMUProcess {
-        let command = QEMUCommand(
-            accelerator: resources.accelerator,
-            shape: shape,
-            kernel: resources.kernel,
-            initramfs: resources.initramfs,
-            disk: directory.disk,
-            tscKHz: resources.tscKHz
+    /// Spawns QEMU, in its jail and its cgroup. When anything fails, nothing of it is left.
+    static func start(_ launch: QEMULaunch, resources: VMResources) async throws -> QEMUProcess {
+        let cgroup = try await resources.blocking.runIfActive { try makeCgroup(launch, resources: resources) }
+        do {
+            return try await spawn(launch, cgroup: cgroup, resources: resources)
+        } catch {
+            try await resources.blocking.runUncancelled { cgroup?.remove() }
+            throw error
+        }
+    }
+
+    private static func makeCgroup(_ launch: QEMULaunch, resources: VMResources) throws -> VMCgroup? {
+        // QEMU's own needs: its code cache, its threads' stacks, buffers.
+        let overhead = 256 << 20
+        return try resources.cgroups?.make(
+            launch.directory.name,
+            limits: HostCgroups.Limits(
+                memory: launch.shape.memoryMB << 20 + overhead,
+                processors: Double(launch.shape.vcpuCount) + 0.5,
+                processes: 128
+            )
         )
+    }
+
+    private static func spawn(
+        _ launch: QEMULaunch,
+        cgroup: VMCgroup?,
+        resources: VMResources
+    ) async throws -> QEMUProcess {
         var console = try SocketPair()
         var qmp = try SocketPair()
         var control = try SocketPair()
         var errors = try SocketPair()
         let null = try Descriptor.null()
+        // QEMU gets no more descriptors than it needs; where there is no state, it is another /dev/null.
+        let state = try Descriptor.reading(launch.template?.state ?? "/dev/null")
+        var limits = ChildProcess.Limits()
+        limits.cgroups = cgroup?.descriptors ?? []
+        // The guest keeps to its limit by itself; this holds a QEMU that its guest has taken over. A template's memory is no file
+        // on the disk, but counts as one.
+        if launch.start != .bootIntoFile { limits.fileSize = resources.diskLimit + resources.diskLimit / 4 + (64 << 20) }
+        limits.nice = launch.isBackground ? 10 : 0
+        let (executable, arguments) = command(launch, resources: resources)
+        let inherited = [console.theirs, qmp.theirs, control.theirs, launch.memory?.descriptor ?? null.number]
         let process = try await ChildProcess.spawn(
-            resources.qemu,
-            arguments: command.arguments,
-            descriptors: [
-                null.number, errors.theirs, errors.theirs,
-                console.theirs, qmp.theirs, control.theirs,
-            ],
+            executable,
+            arguments: arguments,
+            descriptors: [null.number, errors.theirs, errors.theirs] + inherited + [state.number],
+            limits: limits,
             on: resources.spawner
         )
         console.closeTheirs()
@@ -43,6 +89,7 @@ struct QEMUProcess: Sendable {
         control.closeTheirs()
         errors.closeTheirs()
         do {
+            if let output = launch.stateOutput { try qmp.send(descriptor: output, named: "state") }
             guard let control = control.take(), let qmp = qmp.take(), let console = console.take(),
                 let errors = errors.take()
             else { throw MicroVMError.cannotStart("A socket was used twice") }
@@ -53,9 +100,10 @@ struct QEMUProcess: Sendable {
                 qmp: try await QMPConnection.open(socket: qmp, on: group),
                 console: try await TailCapture.open(socket: console, limit: 16 * 1024, on: group),
                 errors: try await TailCapture.open(socket: errors, limit: 4 * 1024, on: group),
-                resources: resources
+                resources: resources,
+                cgroup: cgroup
             )
-            try await resources.blocking.runIfActive { try directory.note(processID: process.pid) }
+            try await resources.blocking.runIfActive { try launch.directory.note(processID: process.pid) }
             return started
         } catch {
             process.signal(SIGKILL)
@@ -64,11 +112,36 @@ struct QEMUProcess: Sendable {
         }
     }
 
+    private static func command(_ launch: QEMULaunch, resources: VMResources) -> (String, [String]) {
+        let view = Jail.View(
+            image: resources.imageDirectory,
+            template: launch.template?.directory,
+            disk: launch.directory.disk,
+            usesKVM: resources.accelerator == .kvm
+        )
+        let qemu = QEMUCommand(
+            accelerator: resources.accelerator,
+            shape: launch.shape,
+            start: launch.start,
+            files: resources.jail.files(view, kernel: resources.kernel, initramfs: resources.initramfs),
+            tscKHz: resources.tscKHz
+        )
+        let (executable, arguments) = resources.jail.command(qemu: resources.qemu, view: view)
+        return (executable, arguments + qemu.arguments)
+    }
+
+    /// Ends the background's slower pace. Only root may; for others there was none.
+    func becomeForeground() {
+        for pid in [process.pid] + process.children { _ = cprocess_set_nice(pid, 0) }
+    }
+
     /// Waits for QEMU's end, reaps it and says what it was, as far as QEMU and the guest's console tell.
     func waitForEnd() async throws -> VMEnd {
         // QEMU holds the other end of this socket until it is gone.
         try await errors.waitForEnd()
-        let status = try await process.wait(on: resources.blocking)
+        let status = try await process.wait(on: resources.blocking).throughBubblewrap
+        let cgroup = cgroup
+        try await resources.blocking.runUncancelled { cgroup?.remove() }
         try await console.waitForEnd()
         let words = try await console.text()
         let reason = await qmp.shutdownReason()
@@ -94,5 +167,12 @@ struct QEMUProcess: Sendable {
     private static func line(after marker: String, in text: String) -> String? {
         guard let found = text.range(of: marker) else { return nil }
         return String(text[found.upperBound...].prefix { !$0.isNewline }.prefix(200))
+    }
+}
+
+extension ChildProcess.Status {
+    /// The end of the program inside: bubblewrap ends with 128 + n when that died of signal n. QEMU has no such exit codes.
+    fileprivate var throughBubblewrap: ChildProcess.Status {
+        if case .exited(let code) = self, code > 128, code < 193 { .signaled(code - 128) } else { self }
     }
 }

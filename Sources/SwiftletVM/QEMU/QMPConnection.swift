@@ -35,6 +35,30 @@ final class QMPConnection: Sendable {
         try await channel.eventLoop.flatSubmit { handler.value.execute(command, arguments: arguments) }.get()
     }
 
+    /// Runs a command without waiting for its answer; a failure shows as what it was for failing.
+    func send(_ command: String, arguments: String = "{}") {
+        let handler = handler
+        channel.eventLoop.execute { _ = handler.value.execute(command, arguments: arguments) }
+    }
+
+    /// Starts a migration, in or out, and waits for its end.
+    ///
+    /// - Parameters:
+    ///   - command: `migrate` or `migrate-incoming`.
+    ///   - uri: where to or from.
+    func migrate(_ command: String, uri: String) async throws {
+        let handler = handler
+        // Device state only: the memory is in a file that both sides map. The end is told by an event.
+        let capabilities = ["x-ignore-shared", "events"]
+            .map { "{\"capability\":\"\($0)\",\"state\":true}" }.joined(separator: ",")
+        try await channel.eventLoop.flatSubmit {
+            let end = handler.value.migrationEnd()
+            _ = handler.value.execute("migrate-set-capabilities", arguments: "{\"capabilities\":[\(capabilities)]}")
+            handler.value.execute(command, arguments: "{\"uri\":\"\(uri)\"}").cascadeFailure(to: end)
+            return end.futureResult
+        }.get()
+    }
+
     /// The reason in QEMU's `SHUTDOWN` event (`guest-reset`, `guest-panic`, ...), once the connection has ended.
     func shutdownReason() async -> String? {
         let handler = handler
@@ -62,6 +86,7 @@ private final class QMPHandler: ChannelInboundHandler {
         }
         struct EventData: Decodable {
             let reason: String?
+            let status: String?
         }
         struct Empty: Decodable {}
 
@@ -77,6 +102,7 @@ private final class QMPHandler: ChannelInboundHandler {
     private var context: ChannelHandlerContext?
     private var pending: [Int: EventLoopPromise<Void>] = [:]
     private var waiting: [String] = []
+    private var migration: EventLoopPromise<Void>?
     private var ready = false
     private var closed = false
     private var lastID = 0
@@ -93,6 +119,14 @@ private final class QMPHandler: ChannelInboundHandler {
         let line = "{\"execute\":\"\(command)\",\"arguments\":\(arguments),\"id\":\(lastID)}\n"
         if ready { send(line) } else { waiting.append(line) }
         return promise.futureResult
+    }
+
+    /// The end of the migration that is about to be started.
+    func migrationEnd() -> EventLoopPromise<Void> {
+        let promise = eventLoop.makePromise(of: Void.self)
+        if closed { promise.fail(QMPError(description: "QEMU is gone")) }
+        migration = promise
+        return promise
     }
 
     func handlerAdded(context: ChannelHandlerContext) {
@@ -117,6 +151,12 @@ private final class QMPHandler: ChannelInboundHandler {
             waiting = []
         } else if message.event == "SHUTDOWN" {
             shutdownReason = message.data?.reason
+        } else if message.event == "MIGRATION" {
+            switch message.data?.status {
+            case "completed": migration?.succeed()
+            case "failed": migration?.fail(QMPError(description: "The migration failed"))
+            default: break
+            }
         } else if let id = message.id, let promise = pending.removeValue(forKey: id) {
             if let error = message.error {
                 promise.fail(QMPError(description: error.desc))
@@ -130,6 +170,7 @@ private final class QMPHandler: ChannelInboundHandler {
         closed = true
         for promise in pending.values { promise.fail(QMPError(description: "QEMU is gone")) }
         pending = [:]
+        migration?.fail(QMPError(description: "QEMU is gone"))
         context.fireChannelInactive()
     }
 

@@ -35,6 +35,12 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "How many microVMs may live at once. Default: what the machine's memory holds")
     var maximumVms: String?
 
+    @Option(help: "How many microVMs of the default shape wait for a session, ready. Default: 2")
+    var poolSize: String?
+
+    @Flag(help: "Start QEMU without its jail, where there can be none and every guest is trusted.")
+    var insecureNoJail = false
+
     @Option(help: "How long running requests may take when the server is stopped. Default: 30")
     var shutdownSeconds: String?
 
@@ -42,6 +48,7 @@ struct ServeCommand: AsyncParsableCommand {
         let given: [(Setting, String?)] = [
             (.host, host), (.port, port), (.logLevel, logLevel), (.imageVariant, imageVariant),
             (.accelerator, accelerator), (.maximumVms, maximumVms), (.shutdownSeconds, shutdownSeconds),
+            (.poolSize, poolSize), (.insecureNoJail, insecureNoJail ? "true" : nil),
         ]
         let settings = try await common.settings(given.reduce(into: [:]) { $0[$1.0] = $1.1 })
         let level = settings.logLevel

@@ -7,6 +7,13 @@ import Foundation
 struct DataDirectory: Sendable {
     var path: String
     var images: String
+    var templates: String
+
+    init(path: String, images: String) {
+        self.path = path
+        self.images = images
+        templates = "\(path)/templates"
+    }
 
     /// `$XDG_DATA_HOME/swiftlet`, or `~/.local/share/swiftlet`.
     static var standard: String {

@@ -4,6 +4,7 @@
 enum Setting: String, CaseIterable {
     case dataDirectory
     case imagesDirectory
+    case templatesDirectory
     case resources
     case agent
     case qemu
@@ -16,6 +17,14 @@ enum Setting: String, CaseIterable {
     case memoryMb
     case vcpuCount
     case maximumVms
+    case maximumStartingVms
+    case memoryBudgetMb
+    case cpuOvercommit
+    case diskMb
+    case poolSize
+    case poolMaximum
+    case templatesMaximumMb
+    case insecureNoJail
     case bootTimeoutSeconds
     case outputLimitBytes
     case bodyLimitBytes

@@ -27,7 +27,12 @@ struct Settings: Sendable {
     var vmLifetimeSeconds: Int
     var memoryMB: Int
     var vcpuCount: Int
-    var maximumVMs: Int
+    var capacity: HostCapacity.Limits
+    /// MiB that a VM may write to its disk.
+    var diskMB: Int
+    var pool: PoolPlan.Limits
+    var templatesMaximumMB: Int
+    var insecureNoJail: Bool
     var bootTimeoutSeconds: Int
     var outputLimitBytes: Int
     var bodyLimitBytes: Int
@@ -59,6 +64,7 @@ struct Settings: Sendable {
         let home = DataDirectory.standard
         let path = reader.string(.dataDirectory) ?? home
         data = DataDirectory(path: path, images: reader.string(.imagesDirectory) ?? "\(path)/images")
+        data.templates = reader.string(.templatesDirectory) ?? data.templates
         resources = reader.string(.resources) ?? Self.findResources(from: Self.executable ?? executable.path)
         let beside = URL(filePath: Self.executable ?? executable.path).deletingLastPathComponent().path
         agent = reader.string(.agent) ?? "\(beside)/swiftlet-agent"
@@ -71,17 +77,32 @@ struct Settings: Sendable {
         vmLifetimeSeconds = try reader.integer(.vmLifetimeSeconds, in: 20...86_400) ?? 300
         memoryMB = try reader.integer(.memoryMb, in: 128...8_192) ?? 512
         vcpuCount = try reader.integer(.vcpuCount, in: 1...8) ?? 2
-        maximumVMs = try reader.integer(.maximumVms, in: 1...10_000) ?? Self.defaultMaximumVMs(memoryMB: memoryMB)
+        capacity = try Self.capacity(reader)
+        diskMB = try reader.integer(.diskMb, in: 64...1_048_576) ?? 4_096
+        let minimum = try reader.integer(.poolSize, in: 0...1_000) ?? 2
+        let maximum = try reader.integer(.poolMaximum, in: 0...1_000) ?? max(8, minimum)
+        pool = PoolPlan.Limits(minimum: min(minimum, maximum), maximum: maximum)
+        templatesMaximumMB = try reader.integer(.templatesMaximumMb, in: 64...10_485_760) ?? 16_384
+        insecureNoJail = try reader.choice(.insecureNoJail) == YesOrNo.true
         bootTimeoutSeconds = try reader.integer(.bootTimeoutSeconds, in: 5...600) ?? 120
         outputLimitBytes = try reader.integer(.outputLimitBytes, in: 1_024...(16 << 30)) ?? 256 << 20
         bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? 32 << 20
         shutdownSeconds = try reader.integer(.shutdownSeconds, in: 0...600) ?? 30
     }
 
-    /// As many VMs of the default size as four fifths of the machine's memory hold.
-    private static func defaultMaximumVMs(memoryMB: Int) -> Int {
-        let machine = Int(ProcessInfo.processInfo.physicalMemory >> 20)
-        return max(1, machine * 4 / 5 / (memoryMB + 64))
+    private enum YesOrNo: String, CaseIterable {
+        case `true`
+        case `false`
+    }
+
+    /// What the operator allows, else what the machine has.
+    private static func capacity(_ reader: SettingReader) throws -> HostCapacity.Limits {
+        let overcommit = try reader.integer(.cpuOvercommit, in: 1...1_000) ?? 16
+        var limits = HostCapacity.Limits.ofThisMachine(cpuOvercommit: overcommit)
+        limits.vms = try reader.integer(.maximumVms, in: 1...10_000) ?? limits.vms
+        limits.memoryMB = try reader.integer(.memoryBudgetMb, in: 128...67_108_864) ?? limits.memoryMB
+        limits.starting = try reader.integer(.maximumStartingVms, in: 1...10_000) ?? limits.starting
+        return limits
     }
 
     private static var executable: String? {

@@ -374,6 +374,11 @@ class Interpreter:
             sys.modules["uuid"]._last_timestamp = None
         if "tempfile" in sys.modules:
             sys.modules["tempfile"]._name_sequence = None
+        if "platform" in sys.modules:
+            sys.modules["platform"]._uname_cache = None
+        # What a rehearsal left behind.
+        self.count = 0
+        self.namespace["_"] = ""
         self.control.send(PREPARED)
 
 

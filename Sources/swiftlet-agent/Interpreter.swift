@@ -4,8 +4,8 @@ import AgentProtocol
 import CAgent
 import Glibc
 
-/// The guest's Python: one process that keeps its variables, started anew when it is lost.
-final class PythonInterpreter {
+/// A language's process that keeps its variables from call to call, started anew when it is lost.
+final class Interpreter {
     private enum State {
         /// Started; its modules are being imported. Becomes `preparing`.
         case starting
@@ -13,14 +13,19 @@ final class PythonInterpreter {
         case preparing
         case idle
         case running(Execution, done: (InterpreterMessage) -> Void)
+        /// It runs code of ours, for practice. Becomes `idle`.
+        case rehearsing
         /// A call is over; the rest of its output is on its way to the host. Becomes `idle`.
         case finishing
         /// Dead, until the next start.
         case gone
     }
 
-    private static let program = ["/usr/bin/python3", "/run/swiftlet/python/runner.py"]
+    /// A start that fails more often than this in a row is no longer waited for.
+    private static let patience = 3
 
+    let language: GuestLanguage
+    private let program: [String]
     private let programs: Programs
     private let loop: EventLoop
     private let agent: Agent
@@ -30,8 +35,12 @@ final class PythonInterpreter {
     private var input = InterpreterDecoder()
     private var pumps: [OutputPump] = []
     private var prepare: [UInt8]?
+    /// The living process has taken its own randomness and environment.
+    private var hasPrepared = false
     private var stateLost = false
     private var failures = 0
+    /// Answers to come before a rehearsal is over.
+    private var rehearsal = 0
     /// Bytes that died with an interpreter between two calls, to be told with the next one.
     private var carriedLoss: (stdout: UInt64, stderr: UInt64) = (0, 0)
     private var callStart: UInt64 = 0
@@ -41,7 +50,9 @@ final class PythonInterpreter {
     /// Called when it is ready for code, at first and after each call.
     var onIdle: () -> Void = {}
 
-    init(programs: Programs, loop: EventLoop, agent: Agent) {
+    init(_ language: GuestLanguage, program: [String], programs: Programs, loop: EventLoop, agent: Agent) {
+        self.language = language
+        self.program = program
         self.programs = programs
         self.loop = loop
         self.agent = agent
@@ -50,6 +61,14 @@ final class PythonInterpreter {
     var isIdle: Bool {
         if case .idle = state { true } else { false }
     }
+
+    /// Ready for code of this VM's own.
+    var isPrepared: Bool { isIdle && hasPrepared }
+
+    /// Asked for and not started, or not to be waited for any more.
+    var isHopeless: Bool { failures > Interpreter.patience }
+
+    var isStarted: Bool { control >= 0 || failures > 0 }
 
     // MARK: Its life
 
@@ -72,7 +91,7 @@ final class PythonInterpreter {
         var patience = timeval(tv_sec: 1, tv_usec: 0)
         setsockopt(mine, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         let started = programs.start(
-            PythonInterpreter.program,
+            program,
             descriptors: [null, stdout[1], stderr[1], sockets[1]]
         ) { [unowned self] end in ended(end, control: mine) }
         for descriptor in [null, stdout[1], stderr[1], sockets[1]] { close(descriptor) }
@@ -83,6 +102,7 @@ final class PythonInterpreter {
         }
         pid = started
         control = mine
+        hasPrepared = false
         input = InterpreterDecoder()
         _ = fcntl(control, F_SETFL, O_NONBLOCK)
         loop.watch(control, for: EventLoop.readable) { [unowned self] _ in receive() }
@@ -107,6 +127,31 @@ final class PythonInterpreter {
         if case .idle = state { sendPrepare() }
     }
 
+    /// Goes through a prepare and a call that leave nothing behind.
+    func rehearse(seed: [UInt8]) {
+        guard isIdle else { return }
+        var writer = WireWriter()
+        writer.write(seed)
+        writer.write(UInt32(0))
+        rehearsal = 2
+        state = .rehearsing
+        send(kind: 1, writer.bytes)
+        writer = WireWriter()
+        writer.write(Array("1 + 1".utf8))
+        send(kind: 2, writer.bytes)
+    }
+
+    private func rehearsed() {
+        rehearsal -= 1
+        guard rehearsal == 0 else { return }
+        for pump in pumps {
+            pump.discard()
+            pump.drain { pump.keep() }
+        }
+        if case .rehearsing = state { state = .idle }
+        if prepare != nil { sendPrepare() } else { onIdle() }
+    }
+
     private func sendPrepare() {
         guard let prepare else { return }
         state = .preparing
@@ -129,13 +174,13 @@ final class PythonInterpreter {
             let spent = end.processorTime - min(spentBefore, end.processorTime)
             finish(execution, code: end.code, signal: end.signal, time: spent, lost: true, pumps: pumps)
             start()
-        case .starting, .preparing:
-            log(
-                "The interpreter ended while it started: \(end.code.map { "exit code \($0)" } ?? "signal \(end.signal)")"
-            )
+        case .starting, .preparing, .rehearsing:
+            let how = end.code.map { "exit code \($0)" } ?? "signal \(end.signal)"
+            log("\(program[0]) ended while it started: \(how)")
             failures += 1
             pumps.forEach { $0.discard() }
-            if failures > 3 { startLater() } else { start() }
+            if isHopeless { startLater() } else { start() }
+            if failures == Interpreter.patience + 1 { onIdle() }
         case .finishing:
             // The call's end is known, and its output still leaves through these pumps.
             stateLost = true
@@ -264,12 +309,15 @@ final class PythonInterpreter {
             failures = 0
             spentBefore = processorTime()
             state = .idle
-            if prepare != nil { sendPrepare() }
+            if prepare != nil { sendPrepare() } else { onIdle() }
         case (.prepared, .preparing):
             // A later interpreter must not start from the same seed.
-            prepare = prepare.map { PythonInterpreter.reseeded($0) }
+            prepare = prepare.map { Interpreter.reseeded($0) }
+            hasPrepared = true
             state = .idle
             onIdle()
+        case (.prepared, .rehearsing), (.done, .rehearsing):
+            rehearsed()
         case (.done, .running(_, let done)):
             done(message)
         default:

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What stands around each QEMU besides the virtual machine itself.
+package enum Jail: Equatable, Sendable {
+    /// bubblewrap: namespaces of its own, no network, no privileges, a root directory with QEMU alone.
+    case bubblewrap(executable: String, root: JailRoot)
+    /// Nothing: QEMU has the server's rights.
+    case none
+
+    /// What a VM's QEMU may see of the host's files.
+    struct View: Sendable {
+        /// The image's directory.
+        var image: String
+        /// The template's directory, for a clone.
+        var template: String?
+        /// The VM's disk; the only file that it may write.
+        var disk: String
+        /// Whether it needs /dev/kvm.
+        var usesKVM: Bool
+    }
+
+    /// How to start QEMU: the executable and what precedes QEMU's own arguments.
+    func command(qemu: String, view: View) -> (executable: String, arguments: [String]) {
+        guard case .bubblewrap(let executable, let root) = self else { return (qemu, []) }
+        var arguments = [
+            "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL",
+            "--uid", "65534", "--gid", "65534", "--hostname", "jail", "--clearenv",
+            "--ro-bind", root.directory, "/", "--proc", "/proc", "--ro-bind", view.image, "/image",
+            "--bind", view.disk, "/vm/disk.qcow2", "--dev-bind", "/dev/null", "/dev/null",
+        ]
+        if let template = view.template { arguments += ["--ro-bind", template, "/template"] }
+        if view.usesKVM { arguments += ["--dev-bind", "/dev/kvm", "/dev/kvm"] }
+        return (executable, arguments + ["--chdir", "/", "--", root.qemu])
+    }
+
+    /// The files of a VM as its QEMU sees them.
+    func files(_ view: View, kernel: String, initramfs: String) -> QEMUCommand.Files {
+        let isJailed = self != .none
+        let image = isJailed ? "/image" : view.image
+        return QEMUCommand.Files(
+            kernel: "\(image)/\(kernel)",
+            initramfs: "\(image)/\(initramfs)",
+            rootFileSystem: "\(image)/rootfs.ext4",
+            templateDisk: "\(isJailed ? "/template" : view.template ?? "")/disk.qcow2",
+            disk: isJailed ? "/vm/disk.qcow2" : view.disk
+        )
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Crypto
+package import Foundation
+
+/// All that a template depends on: a clone of it is right only where each part is the same.
+package struct TemplateIdentity: Codable, Equatable, Sendable {
+    /// Raised when the files of a template change their meaning.
+    package static let currentFormat = 1
+
+    package var format = TemplateIdentity.currentFormat
+    package var image: String
+    /// Digests of the image's files.
+    package var imageDigests: [String: String]
+    /// The initramfs's name, which has its digest.
+    package var initramfs: String
+    package var shape: VMShape
+    package var accelerator: Accelerator
+    /// QEMU's version and its executable's time of change.
+    package var qemu: String
+    package var processor: String
+    /// QEMU's arguments that describe the machine.
+    package var machine: [String]
+
+    /// The name of its directory.
+    package var name: String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        // Strings and numbers always encode.
+        let bytes = (try? encoder.encode(self)) ?? Data()
+        let digest = SHA256.hash(data: bytes).prefix(6).map { String(format: "%02x", $0) }.joined()
+        return "\(image.split(separator: "-").first ?? "image")-\(shape.tag)-\(digest)"
+    }
+}
+
+/// What is written beside a template's files.
+package struct TemplateManifest: Codable, Equatable, Sendable {
+    package var identity: TemplateIdentity
+    package var createdAt: Date
+    /// The host's time stamp counter in kHz when it was built: the guest counts its time in these ticks.
+    package var tscKHz: UInt64
+    /// Bytes of the memory file, holes included.
+    package var memorySize: Int
+    /// SHA-256 of the files that are small enough to be checked at each load, in hexadecimal.
+    package var stateDigest: String
+    package var diskDigest: String
+
+    /// Why the template must not be used here; nil when it may.
+    func mismatch(with wanted: TemplateIdentity, tscKHz: UInt64) -> String? {
+        if identity != wanted { return "it was built for something else" }
+        let drift = abs(Double(self.tscKHz) - Double(tscKHz))
+        if drift > Double(tscKHz) * 0.002 { return "this processor's clock runs at another rate" }
+        if memorySize != wanted.shape.memoryMB << 20 { return "its memory has the wrong size" }
+        return nil
+    }
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Glibc
+
+/// The guest's disk.
+enum Disk {
+    /// Keeps the root file system from taking more than so many bytes on top of what it holds; 0 for no limit.
+    ///
+    /// By ext4's reserve of clusters, which nobody can use, root included: a full disk is then ENOSPC and not an input/output error.
+    /// Source: the kernel's Documentation/ABI/testing/sysfs-fs-ext4, `reserved_clusters`.
+    static func limit(to bytes: UInt64) -> Bool {
+        guard bytes > 0 else { return true }
+        var status = statvfs()
+        guard statvfs("/", &status) == 0, status.f_frsize > 0 else { return false }
+        let before = Int(readNumber() ?? 0)
+        let free = Int(status.f_bavail) + before
+        let wanted = Int(clamping: bytes) / Int(status.f_frsize)
+        guard wanted < free else { return true }
+        return writeFile(file, Array("\(free - wanted)".utf8))
+    }
+
+    private static let file = "/sys/fs/ext4/vda/reserved_clusters"
+
+    private static func readNumber() -> UInt64? {
+        readFile(file).flatMap { UInt64(String(decoding: $0.prefix { $0 != 10 }, as: UTF8.self)) }
+    }
+}
