@@ -229,7 +229,7 @@ package final class MicroVM: Sendable {
         }
         guard isWanted else { return machine.kill(end ?? .killed(reason: "It was not wanted any more")) }
         if origin != .boot { machine.resume() }
-        let request = makePrepare()
+        let request = Prepare.fresh(hostName: id, diskLimit: resources.diskLimit, environment: environment)
         let limit = resources.bootTimeout
         let timer = machine.agent.eventLoop.scheduleTask(in: .nanoseconds(Int64(limit.seconds * 1e9))) {
             machine.kill(.killed(reason: "Its guest did not confirm that it is its own within \(Int(limit.seconds)) s"))
@@ -251,17 +251,20 @@ package final class MicroVM: Sendable {
         }
         ready.succeed(machine.agent)
     }
+}
 
-    private func makePrepare() -> Prepare {
+extension Prepare {
+    /// A guest's new identity, at this moment.
+    static func fresh(hostName: String, diskLimit: UInt64, environment: [String: String] = [:]) -> Prepare {
         var generator = SystemRandomNumberGenerator()
         return Prepare(
             generation: (0..<Prepare.generationSize).map { _ in generator.next() },
             wallClock: UInt64(Date().timeIntervalSince1970 * 1e9),
             entropy: (0..<64).map { _ in generator.next() },
             machineID: String((0..<32).compactMap { _ in "0123456789abcdef".randomElement(using: &generator) }),
-            hostName: id,
-            diskLimit: resources.diskLimit,
-            environment: environment.sorted { $0.key < $1.key }.map { Prepare.Variable(name: $0.key, value: $0.value) }
+            hostName: hostName,
+            diskLimit: diskLimit,
+            environment: environment.sorted { $0.key < $1.key }.map { Variable(name: $0.key, value: $0.value) }
         )
     }
 }

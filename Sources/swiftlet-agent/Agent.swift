@@ -73,7 +73,7 @@ final class Agent {
         case .prepare:
             prepare(try Prepare(payload: frame.payload))
         case .rehearse:
-            rehearse()
+            rehearse(try Prepare(payload: frame.payload))
         case .ping:
             port.send(Frame(.pong, payload: frame.payload))
         case .execute:
@@ -118,6 +118,17 @@ final class Agent {
     // MARK: Becoming one's own
 
     private func prepare(_ request: Prepare) {
+        preparing = (request.generation, identify(request))
+        programs.environment += request.environment.map { ($0.name, $0.value) }
+        shells.adopt(hostName: request.hostName, withNewEnvironment: !request.environment.isEmpty)
+        for interpreter in interpreters {
+            interpreter.prepare(seed: Array(request.entropy.prefix(32)), variables: request.environment)
+        }
+        interpreterIsIdle()
+    }
+
+    /// Gives the guest its own randomness, time, names and limits; returns what of it is in force.
+    private func identify(_ request: Prepare) -> Prepared.Confirmation {
         var confirmed: Prepared.Confirmation = []
         if agent_reseed(request.entropy, request.entropy.count) == 0 { confirmed.insert(.randomness) }
         var time = timespec()
@@ -132,13 +143,7 @@ final class Agent {
             confirmed.insert(.hostName)
         }
         if Disk.limit(to: request.diskLimit) { confirmed.insert(.diskLimit) }
-        programs.environment += request.environment.map { ($0.name, $0.value) }
-        shells.adopt(hostName: request.hostName, withNewEnvironment: !request.environment.isEmpty)
-        preparing = (request.generation, confirmed)
-        for interpreter in interpreters {
-            interpreter.prepare(seed: Array(request.entropy.prefix(32)), variables: request.environment)
-        }
-        interpreterIsIdle()
+        return confirmed
     }
 
     private func interpreterIsIdle() {
@@ -165,13 +170,13 @@ final class Agent {
     }
 
     /// Runs the ways of a first call, so that an emulator has translated them and the caches are warm.
-    private func rehearse() {
+    ///
+    /// - Parameter request: who the guest is for the time being.
+    private func rehearse(_ request: Prepare) {
         guard !isPrepared else { return }
         isRehearsing = true
-        var entropy = [UInt8](repeating: 0, count: 32)
-        if let random = readFile("/proc/sys/kernel/random/uuid") { entropy = Array((random + entropy).prefix(32)) }
-        _ = agent_reseed(entropy, entropy.count)
-        for interpreter in interpreters { interpreter.rehearse(seed: entropy) }
+        _ = identify(request)
+        for interpreter in interpreters { interpreter.rehearse(seed: Array(request.entropy.prefix(32))) }
         if let shell = shells.run(Array(":".utf8)) {
             shell.onEnd = { [unowned self] _ in
                 close(shell.stdout)

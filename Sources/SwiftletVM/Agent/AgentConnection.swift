@@ -35,9 +35,9 @@ package final class AgentConnection: Sendable {
         try await onLoop { $0.warm.futureResult }.get()
     }
 
-    /// Lets the guest go through the ways of a call, and waits until it has.
-    func rehearse() async throws {
-        try await onLoop { $0.rehearse() }.get()
+    /// Lets the guest go through the ways of a first call, as somebody for the time being, and waits until it has.
+    func rehearse(_ prepare: Prepare) async throws {
+        try await onLoop { $0.rehearse(prepare) }.get()
     }
 
     /// Tells the guest who it is, and returns what it confirmed; whatever is missing breaks the connection. No user code may be sent before this was called, and some may be sent right behind it.

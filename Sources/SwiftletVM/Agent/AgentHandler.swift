@@ -52,11 +52,11 @@ final class AgentHandler: ChannelInboundHandler {
         return promise.futureResult
     }
 
-    func rehearse() -> EventLoopFuture<Void> {
+    func rehearse(_ message: Prepare) -> EventLoopFuture<Void> {
         if let failure { return eventLoop.makeFailedFuture(failure) }
         let promise = eventLoop.makePromise(of: Void.self)
         rehearsal = promise
-        send([Frame(.rehearse)])
+        send([Frame(.rehearse, payload: message.payload)])
         return promise.futureResult
     }
 

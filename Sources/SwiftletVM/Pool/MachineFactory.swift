@@ -224,7 +224,7 @@ actor MachineFactory {
         }
         defer { timer.cancel() }
         machine.resume()
-        try await machine.agent.rehearse()
+        try await machine.agent.rehearse(.fresh(hostName: "rehearsal", diskLimit: resources.diskLimit))
         try await machine.pause()
     }
 
