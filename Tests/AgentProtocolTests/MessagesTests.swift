@@ -10,6 +10,7 @@ import Testing
         entropy: Array(repeating: 7, count: 64),
         machineID: String(repeating: "a", count: 32),
         hostName: "vm-abc",
+        diskLimit: 4 << 30,
         environment: [.init(name: "A", value: "é"), .init(name: "B", value: "")]
     )
 
@@ -43,7 +44,7 @@ import Testing
     }
 
     @Test func valuesOutOfRangeAreRefused() {
-        #expect(throws: ProtocolError.self) { try ExecuteRequest(payload: [3, 0, 0, 0, 0, 0, 0, 0, 0]) }
+        #expect(throws: ProtocolError.self) { try ExecuteRequest(payload: [4, 0, 0, 0, 0, 0, 0, 0, 0]) }
         let tooLong = ExecuteRequest(language: .bash, timeout: 0, sourceLength: (16 << 20) + 1)
         #expect(throws: ProtocolError.self) { try ExecuteRequest(payload: tooLong.payload) }
         #expect(throws: ProtocolError.self) { try Refusal(payload: [9, 0, 0, 0, 0]) }

@@ -40,7 +40,28 @@ import Testing
         }
     }
 
+    private static let identity = Prepare(
+        generation: [UInt8](repeating: 7, count: Prepare.generationSize),
+        wallClock: 1,
+        entropy: [UInt8](repeating: 9, count: 32),
+        machineID: String(repeating: "0", count: 32),
+        hostName: "vm-test",
+        environment: []
+    )
+
+    /// A connection whose guest has confirmed that it is its own.
     private func withConnection(_ body: (AgentConnection, borrowing Peer) async throws -> Void) async throws {
+        try await withUnpreparedConnection { connection, peer in
+            let prepared = connection.prepare(Self.identity)
+            let asked = try peer.next()
+            #expect(asked.type == .prepare)
+            peer.send(Frame(.prepared, payload: Prepared(generation: Self.identity.generation, confirmed: .all).payload))
+            _ = try await prepared.get()
+            try await body(connection, peer)
+        }
+    }
+
+    private func withUnpreparedConnection(_ body: (AgentConnection, borrowing Peer) async throws -> Void) async throws {
         var ends: [Int32] = [-1, -1]
         try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
         let connection = try await AgentConnection.open(socket: ends[0], on: MultiThreadedEventLoopGroup.singleton)
@@ -51,6 +72,40 @@ import Testing
 
     private func report(_ outcome: ExitReport.Outcome = .exited, code: Int32 = 0) -> [UInt8] {
         ExitReport(outcome: outcome, code: code, wallTime: 1, cpuTime: 1).payload
+    }
+
+    @Test func codeMayFollowTheIdentityAtOnce() async throws {
+        try await withUnpreparedConnection { connection, peer in
+            let prepared = connection.prepare(Self.identity)
+            let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+            peer.send(
+                Frame(.prepared, payload: Prepared(generation: Self.identity.generation, confirmed: .all).payload),
+                Frame(.exit, stream: 1, payload: report(code: 4))
+            )
+            for try await event in run.events {
+                if case .exited(let report) = event { #expect(report.code == 4) }
+            }
+            #expect(try await prepared.get().confirmed == .all)
+        }
+    }
+
+    @Test(arguments: [
+        Frame(.prepared, payload: Prepared(generation: identity.generation, confirmed: [.randomness, .wallClock]).payload),
+        Frame(.prepared, payload: Prepared(generation: identity.generation, confirmed: []).payload),
+        Frame(.prepared, payload: Prepared(generation: [UInt8](repeating: 8, count: 16), confirmed: .all).payload),
+        Frame(.data, stream: 1, payload: [1, 65]),
+        Frame(.exit, stream: 1, payload: ExitReport(outcome: .exited, code: 0, wallTime: 0, cpuTime: 0).payload),
+    ])
+    func aGuestThatIsNotItsOwnIsNeverUsed(answer: Frame) async throws {
+        try await withUnpreparedConnection { connection, peer in
+            let prepared = connection.prepare(Self.identity)
+            let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+            peer.send(answer)
+            await #expect(throws: MicroVMError.self) {
+                for try await _ in run.events {}
+            }
+            await #expect(throws: (any Error).self) { try await prepared.get() }
+        }
     }
 
     @Test func anExecutionsOutputAndExitArriveInOrder() async throws {

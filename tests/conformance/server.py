@@ -19,24 +19,31 @@ PROGRAM = os.environ.get("SWIFTLET_PROGRAM", str(ROOT / ".build/release/swiftlet
 IMAGES = os.environ.get(
     "SWIFTLET_IMAGES_DIRECTORY", os.path.expanduser("~/.local/share/swiftlet/images")
 )
+# Templates are shared as images are: each takes some seconds of processor time to build.
+TEMPLATES = os.environ.get("SWIFTLET_TEMPLATES_DIRECTORY", os.path.join(os.path.dirname(IMAGES), "templates"))
+ACCELERATOR = os.environ.get("SWIFTLET_TEST_ACCELERATOR", "tcg")
 
 
 class Server:
-    def __init__(self, *flags, variant="minimal"):
+    def __init__(self, *flags, variant="minimal", **settings):
         self.directory = tempfile.mkdtemp(prefix="swiftlet-test-")
-        self.flags = ["--image-variant", variant, "--accelerator", "tcg", *flags]
+        self.flags = ["--image-variant", variant, "--accelerator", ACCELERATOR, *flags]
+        self.settings = {"SWIFTLET_VCPU_COUNT": "1", "SWIFTLET_POOL_SIZE": "1", **settings}
         self.process = None
         self.start()
 
+    def environment(self):
+        environment = dict(os.environ, SWIFTLET_TEMPLATES_DIRECTORY=TEMPLATES)
+        environment.update(SWIFTLET_DATA_DIRECTORY=self.directory, SWIFTLET_IMAGES_DIRECTORY=IMAGES, **self.settings)
+        return environment
+
     def start(self):
-        environment = dict(os.environ)
-        environment.update(SWIFTLET_DATA_DIRECTORY=self.directory, SWIFTLET_IMAGES_DIRECTORY=IMAGES)
         self.log = open(os.path.join(self.directory, "server.log"), "ab")
         self.process = subprocess.Popen(
             [PROGRAM, "serve", "--port", "0", *self.flags],
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env=environment,
+            env=self.environment(),
             text=True,
         )
         lines = []
@@ -55,14 +62,13 @@ class Server:
         return pathlib.Path(self.directory, "server.log").read_text(errors="replace")[-5000:]
 
     def command(self, *words):
-        environment = dict(os.environ, SWIFTLET_DATA_DIRECTORY=self.directory, SWIFTLET_IMAGES_DIRECTORY=IMAGES)
-        return subprocess.run([PROGRAM, *words], env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            [PROGRAM, *words], env=self.environment(), capture_output=True, text=True, timeout=120
+        )
 
     def qemus(self):
-        """The process ids of this server's QEMUs."""
-        children = pathlib.Path("/proc/%d/task" % self.process.pid).glob("*/children")
-        pids = [int(pid) for file in children for pid in file.read_text().split()]
-        return [pid for pid in pids if "qemu" in pathlib.Path("/proc/%d/comm" % pid).read_text()]
+        """The process ids of this server's QEMUs, those in a pool included."""
+        return [pid for pid in descendants(self.process.pid) if "qemu" in command_name(pid)]
 
     def resident_megabytes(self):
         status = pathlib.Path("/proc/%d/status" % self.process.pid).read_text()
@@ -124,6 +130,29 @@ class Session:
 
     def kill(self):
         return self.post("/kill", {"session_id": self.id})
+
+
+def children(pid):
+    files = pathlib.Path("/proc/%d/task" % pid).glob("*/children")
+    try:
+        return [int(child) for file in files for child in file.read_text().split()]
+    except OSError:
+        # It ended meanwhile.
+        return []
+
+
+def descendants(pid):
+    found = children(pid)
+    for child in list(found):
+        found += descendants(child)
+    return found
+
+
+def command_name(pid):
+    try:
+        return pathlib.Path("/proc/%d/comm" % pid).read_text()
+    except OSError:
+        return ""
 
 
 def wait_until(condition, seconds=60):

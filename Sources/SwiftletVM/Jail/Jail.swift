@@ -8,7 +8,7 @@ package enum Jail: Equatable, Sendable {
     case none
 
     /// What a VM's QEMU may see of the host's files.
-    struct View: Sendable {
+    package struct View: Sendable {
         /// The image's directory.
         var image: String
         /// The template's directory, for a clone.
@@ -17,10 +17,17 @@ package enum Jail: Equatable, Sendable {
         var disk: String
         /// Whether it needs /dev/kvm.
         var usesKVM: Bool
+
+        package init(image: String, template: String? = nil, disk: String, usesKVM: Bool) {
+            self.image = image
+            self.template = template
+            self.disk = disk
+            self.usesKVM = usesKVM
+        }
     }
 
     /// How to start QEMU: the executable and what precedes QEMU's own arguments.
-    func command(qemu: String, view: View) -> (executable: String, arguments: [String]) {
+    package func command(qemu: String, view: View) -> (executable: String, arguments: [String]) {
         guard case .bubblewrap(let executable, let root) = self else { return (qemu, []) }
         var arguments = [
             "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL",
@@ -34,7 +41,7 @@ package enum Jail: Equatable, Sendable {
     }
 
     /// The files of a VM as its QEMU sees them.
-    func files(_ view: View, kernel: String, initramfs: String) -> QEMUCommand.Files {
+    package func files(_ view: View, kernel: String, initramfs: String) -> QEMUCommand.Files {
         let isJailed = self != .none
         let image = isJailed ? "/image" : view.image
         return QEMUCommand.Files(

@@ -19,6 +19,11 @@ package struct JailRoot: Equatable, Sendable {
     /// The path of QEMU in it.
     package let qemu: String
 
+    package init(directory: String, qemu: String) {
+        self.directory = directory
+        self.qemu = qemu
+    }
+
     /// The root for a QEMU, made if it is not there.
     ///
     /// - Parameter parent: a directory of ours; older roots in it are removed.

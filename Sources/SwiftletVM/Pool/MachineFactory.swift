@@ -152,10 +152,7 @@ actor MachineFactory {
     private func refill() {
         guard starting == 0, refilling == 0, lastTaken + Self.courtesy <= .now else { return }
         for shape in pools.keys.sorted(by: { $0.tag < $1.tag }) {
-            guard var plan = pools[shape]?.plan else { continue }
-            let deficit = plan.deficit(at: .now)
-            pools[shape]?.plan = plan
-            guard deficit > 0, let templates else { continue }
+            guard let plan = pools[shape]?.plan, plan.deficit(at: .now) > 0, let templates else { continue }
             guard templates.isReady(shape) else {
                 templates.want(shape, submit: submit)
                 continue
@@ -282,10 +279,8 @@ actor MachineFactory {
 
     private func shrink() {
         for shape in pools.keys {
-            guard var plan = pools[shape]?.plan else { continue }
-            let surplus = plan.surplus(at: .now)
-            pools[shape]?.plan = plan
-            for _ in 0..<surplus {
+            guard let plan = pools[shape]?.plan else { continue }
+            for _ in 0..<plan.surplus(at: .now) {
                 guard let machine = pools[shape]?.idle.popLast() else { break }
                 pools[shape]?.plan.lost()
                 machine.kill(.killed(reason: "The pool shrinks"))

@@ -44,6 +44,9 @@ package struct PoolPlan: Sendable {
 
     /// A caller needs a machine.
     package mutating func request(at now: ContinuousClock.Instant) -> Request {
+        demand.removeAll { $0 + limits.memory <= now }
+        // More would change no target.
+        if demand.count > limits.maximum { demand.removeFirst() }
         demand.append(now)
         if idle > 0 {
             idle -= 1
@@ -65,13 +68,13 @@ package struct PoolPlan: Sendable {
     package var unserved: Int { max(0, queue.count - starting) }
 
     /// How many machines should wait: as many as were asked for lately, within the limits.
-    package mutating func target(at now: ContinuousClock.Instant) -> Int {
-        demand.removeAll { $0 + limits.memory <= now }
-        return min(max(limits.minimum, demand.count), limits.maximum)
+    package func target(at now: ContinuousClock.Instant) -> Int {
+        let recent = demand.count { $0 + limits.memory > now }
+        return min(max(limits.minimum, recent), limits.maximum)
     }
 
     /// How many machines the pool lacks, callers apart.
-    package mutating func deficit(at now: ContinuousClock.Instant) -> Int {
+    package func deficit(at now: ContinuousClock.Instant) -> Int {
         max(0, target(at: now) - idle - max(0, starting - queue.count))
     }
 
@@ -109,7 +112,7 @@ package struct PoolPlan: Sendable {
     }
 
     /// How many waiting machines are too many by now.
-    package mutating func surplus(at now: ContinuousClock.Instant) -> Int {
+    package func surplus(at now: ContinuousClock.Instant) -> Int {
         max(0, idle - target(at: now))
     }
 }

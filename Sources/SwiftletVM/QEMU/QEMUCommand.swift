@@ -4,7 +4,7 @@
 ///
 /// QEMU gets its sockets and its memory as inherited descriptors: there is no path that another program could connect to, and
 /// none that could be left behind.
-struct QEMUCommand: Sendable {
+package struct QEMUCommand: Sendable {
     /// What the child's descriptors are, by number.
     enum Descriptor: Int32, CaseIterable {
         case stdin = 0
@@ -20,7 +20,7 @@ struct QEMUCommand: Sendable {
     }
 
     /// Where a guest comes from.
-    enum Start: Equatable, Sendable {
+    package enum Start: Equatable, Sendable {
         /// The image's kernel, in memory that dies with QEMU.
         case boot
         /// The image's kernel, in the memory file that a template is made of.
@@ -30,7 +30,7 @@ struct QEMUCommand: Sendable {
     }
 
     /// The files as QEMU sees them, in its jail or outside.
-    struct Files: Equatable, Sendable {
+    package struct Files: Equatable, Sendable {
         var kernel: String
         var initramfs: String
         /// The image's root file system.
@@ -41,6 +41,14 @@ struct QEMUCommand: Sendable {
         var disk: String
     }
 
+    package init(accelerator: Accelerator, shape: VMShape, start: Start, files: Files, tscKHz: UInt64) {
+        self.accelerator = accelerator
+        self.shape = shape
+        self.start = start
+        self.files = files
+        self.tscKHz = tscKHz
+    }
+
     var accelerator: Accelerator
     var shape: VMShape
     var start: Start
@@ -48,7 +56,7 @@ struct QEMUCommand: Sendable {
     /// The host's time stamp counter in kHz. Under TCG on a busy host the guest's own calibration of it fails, and the boot hangs.
     var tscKHz: UInt64
 
-    var arguments: [String] {
+    package var arguments: [String] {
         var arguments = ["-name", "swiftlet"] + machine + processor + memory
         if start != .restore {
             arguments += ["-kernel", files.kernel, "-initrd", files.initramfs, "-append", kernelCommandLine]

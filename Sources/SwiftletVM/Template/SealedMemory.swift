@@ -8,10 +8,10 @@ import Glibc
 ///
 /// Sealed, nobody can change a byte of it: QEMU opens its backing file for reading and writing, so that a QEMU taken over by its
 /// guest could otherwise poison every later clone.
-final class SealedMemory: Sendable {
-    let descriptor: Int32
+package final class SealedMemory: Sendable {
+    package let descriptor: Int32
     /// Bytes, holes included.
-    let size: Int
+    package let size: Int
 
     private init(descriptor: Int32, size: Int) {
         self.descriptor = descriptor
@@ -23,7 +23,7 @@ final class SealedMemory: Sendable {
     }
 
     /// Empty memory that may be written, until `seal()`.
-    static func make(size: Int) throws -> SealedMemory {
+    package static func make(size: Int) throws -> SealedMemory {
         let descriptor = cprocess_memory_file("swiftlet-memory")
         guard descriptor >= 0, ftruncate(descriptor, off_t(size)) == 0 else {
             let reason = String(cString: strerror(errno))
@@ -34,7 +34,7 @@ final class SealedMemory: Sendable {
     }
 
     /// Loads a file, holes as holes, and seals the copy. Blocks.
-    static func load(_ path: String) throws -> SealedMemory {
+    package static func load(_ path: String) throws -> SealedMemory {
         let file = open(path, O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { throw TemplateError("\(path): \(String(cString: strerror(errno)))") }
         defer { close(file) }
@@ -47,13 +47,13 @@ final class SealedMemory: Sendable {
     }
 
     /// Forbids every further change, for this process and all others.
-    func seal() throws {
+    package func seal() throws {
         let failure = cprocess_seal(descriptor)
         guard failure == 0 else { throw TemplateError("Memory cannot be sealed: \(String(cString: strerror(failure)))") }
     }
 
     /// Writes it to a new file, holes as holes. Blocks.
-    func save(_ path: String) throws {
+    package func save(_ path: String) throws {
         let file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard file >= 0, ftruncate(file, off_t(size)) == 0 else {
             let reason = String(cString: strerror(errno))

@@ -22,7 +22,27 @@ package struct TemplateIdentity: Codable, Equatable, Sendable {
     /// QEMU's arguments that describe the machine.
     package var machine: [String]
 
-    /// The name of its directory.
+    package init(
+        image: String,
+        imageDigests: [String: String],
+        initramfs: String,
+        shape: VMShape,
+        accelerator: Accelerator,
+        qemu: String,
+        processor: String,
+        machine: [String]
+    ) {
+        self.image = image
+        self.imageDigests = imageDigests
+        self.initramfs = initramfs
+        self.shape = shape
+        self.accelerator = accelerator
+        self.qemu = qemu
+        self.processor = processor
+        self.machine = machine
+    }
+
+    /// What the names of its templates' directories begin with.
     package var name: String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys

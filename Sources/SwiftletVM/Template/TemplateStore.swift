@@ -15,7 +15,7 @@ package struct Template: Equatable, Sendable {
     package var state: String { "\(directory)/state" }
     package var disk: String { "\(directory)/disk.qcow2" }
     /// Its time of change is the template's last use.
-    var used: String { "\(directory)/used" }
+    package var used: String { "\(directory)/used" }
 
     /// When a clone's server last loaded it.
     package var usedAt: Date {
@@ -50,7 +50,7 @@ package struct TemplateStore: Sendable {
     /// The template of an identity, checked; nil when there is none. One that is damaged or foreign is removed.
     ///
     /// - Parameter onDamage: told why a template was removed.
-    func load(_ identity: TemplateIdentity, tscKHz: UInt64, onDamage: (String) -> Void) -> Template? {
+    package func load(_ identity: TemplateIdentity, tscKHz: UInt64, onDamage: (String) -> Void) -> Template? {
         for name in names() where name.hasPrefix(identity.name + "-") {
             let path = "\(directory)/\(name)"
             do {
@@ -106,7 +106,7 @@ package struct TemplateStore: Sendable {
     }
 
     /// A fresh directory to build in. Builds of processes that are gone are cleared.
-    func makeWorkDirectory() throws -> String {
+    package func makeWorkDirectory() throws -> String {
         let files = FileManager.default
         try files.createDirectory(atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         for name in try files.contentsOfDirectory(atPath: directory) where name.hasPrefix(".building-") {
@@ -119,7 +119,7 @@ package struct TemplateStore: Sendable {
     }
 
     /// Makes a template of the files in a work directory.
-    func publish(_ work: String, identity: TemplateIdentity, tscKHz: UInt64) throws -> Template {
+    package func publish(_ work: String, identity: TemplateIdentity, tscKHz: UInt64) throws -> Template {
         let manifest = TemplateManifest(
             identity: identity,
             createdAt: Date(),
