@@ -49,6 +49,7 @@ package struct SwiftletApplication: Sendable {
             ("/v1/sessions/session", .post, session.create),
             ("/v1/sessions/session/{id}", .get, session.get),
             ("/v1/sessions/status/{id}", .get, session.status),
+            ("/metrics", .get, MetricsRoute(sessions: sessions).handle),
             (
                 "/health", .get,
                 { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }

@@ -16,4 +16,7 @@ package protocol SessionAPI: Sendable {
 
     /// Runs code in the session's VM, which is spawned if none lives. Returns before `request.timeout` has passed.
     func execute(_ request: ExecutionRequest) async throws -> ExecutionResult
+
+    /// Numbers for a monitoring system.
+    func metrics() async -> [MetricFamily]
 }

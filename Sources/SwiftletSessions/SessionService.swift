@@ -142,6 +142,11 @@ package actor SessionService: SessionAPI, Service {
         return try await promise.futureResult.get()
     }
 
+    /// What the engine counts.
+    func engineNumbers() async -> MicroVMEngine.Numbers {
+        await engine.numbers
+    }
+
     // MARK: VMs
 
     /// The session's VM, a new one if none lives, whose end is then watched for.

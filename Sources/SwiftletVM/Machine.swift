@@ -109,7 +109,7 @@ final class Machine: Sendable {
         state.withLock { state in
             guard case .living = state else { return }
             state = .ending(end)
-            qemu.process.signal(SIGKILL)
+            qemu.process.killInnermost()
         }
     }
 
@@ -174,6 +174,11 @@ final class Machine: Sendable {
         try await qemu.qmp.execute("stop")
         try await qemu.qmp.migrate("migrate", uri: "fd:state")
         qemu.qmp.send("quit")
+    }
+
+    /// Runs a QMP command, for a probe.
+    func control(_ command: String, arguments: String) async throws {
+        try await qemu.qmp.execute(command, arguments: arguments)
     }
 
     /// The last words of the guest's console.

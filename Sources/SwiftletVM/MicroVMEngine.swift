@@ -16,7 +16,7 @@ package final class MicroVMEngine: Sendable {
         var accepting = true
         /// Asked for, and not yet taken up by `run()`.
         var waiting: [String: MicroVM] = [:]
-        var living: [VMShape: Int] = [:]
+        var refused = 0
     }
 
     package let accelerator: Accelerator
@@ -65,6 +65,32 @@ package final class MicroVMEngine: Sendable {
         return MicroVMEngine(configuration: configuration, resources: resources, factory: factory, logger: logger)
     }
 
+    /// The template of a shape, built if it is not there.
+    ///
+    /// - Throws: `TemplateError`, `MicroVMError`.
+    package static func buildTemplate(
+        _ configuration: Configuration,
+        shape: VMShape,
+        threads: NIOThreadPool,
+        logger: Logger
+    ) async throws -> Template {
+        guard let directory = configuration.templates else { throw TemplateError("Templates are switched off") }
+        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger).resources()
+        defer { resources.cgroups?.remove() }
+        let identify = try await TemplateIdentity.maker(for: configuration, spawner: resources.spawner, threads: threads)
+        let builder = TemplateBuilder(
+            store: TemplateStore(directory: directory),
+            resources: resources,
+            logger: logger
+        )
+        return try await TemplateLibrary(
+            builder: builder,
+            limits: configuration.templateLimits,
+            logger: logger,
+            identify: identify
+        ).loadOrBuild(shape).template
+    }
+
     private init(configuration: Configuration, resources: VMResources, factory: MachineFactory, logger: Logger) {
         accelerator = configuration.accelerator
         protection = (resources.jail != .none, resources.cgroups?.controllers ?? [])
@@ -75,15 +101,25 @@ package final class MicroVMEngine: Sendable {
         (requests, requested) = AsyncStream.makeStream()
     }
 
-    /// VMs that live or start.
-    package var livingVMs: Int { state.withLock { $0.capacity.vms } }
+    /// What the engine counts.
+    package struct Numbers: Sendable {
+        /// What the node's VMs take, and may take.
+        package var capacity: HostCapacity
+        /// Machines that wait, by shape.
+        package var idle: [VMShape: Int]
+        /// Machines given to VMs so far, by origin.
+        package var taken: [String: Int]
+        /// VMs refused so far because the node was full.
+        package var refused: Int
+    }
 
-    /// What the node's VMs take, and may take.
-    package var capacity: HostCapacity { state.withLock { $0.capacity } }
-
-    /// Machines that wait in pools.
-    package var idleMachines: Int {
-        get async { await factory.idleMachines }
+    package var numbers: Numbers {
+        get async {
+            let (idle, taken) = await factory.numbers
+            return state.withLock {
+                Numbers(capacity: $0.capacity, idle: idle, taken: taken, refused: $0.refused)
+            }
+        }
     }
 
     /// Starts a VM and returns at once; `MicroVM.agent(within:)` tells when it runs.
@@ -100,7 +136,12 @@ package final class MicroVMEngine: Sendable {
         )
         try state.withLock { state in
             guard state.accepting else { throw MicroVMError.cannotStart("The server is shutting down") }
-            try state.capacity.admit(shape)
+            do {
+                try state.capacity.admit(shape)
+            } catch {
+                state.refused += 1
+                throw error
+            }
             state.waiting[vm.id] = vm
         }
         requested.yield(vm)

@@ -81,6 +81,13 @@ struct APIClient: Sendable {
         return try JSONDecoder().decode(ExecuteReply.self, from: data)
     }
 
+    /// An answer's text.
+    func get(_ path: String) async throws -> String {
+        var request = HTTPClientRequest(url: url + path)
+        request.headers = ["X-API-Key": key]
+        return String(decoding: try await send(request, timeout: .seconds(30)), as: UTF8.self)
+    }
+
     /// Sends a body and returns the answer's.
     ///
     /// - Throws: `ValidationError` with the server's words for anything but a success.
@@ -89,6 +96,10 @@ struct APIClient: Sendable {
         request.method = .POST
         request.headers = ["X-API-Key": key, "Content-Type": "application/json"]
         request.body = .bytes(body)
+        return try await send(request, timeout: timeout)
+    }
+
+    private func send(_ request: HTTPClientRequest, timeout: TimeAmount) async throws -> Data {
         let response: HTTPClientResponse
         do {
             response = try await http.execute(request, timeout: timeout)

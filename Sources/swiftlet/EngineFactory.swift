@@ -15,8 +15,8 @@ enum EngineFactory {
             initramfs: initramfs,
             directory: settings.data.vms
         )
-        if settings.insecureNoJail { configuration.bubblewrap = nil }
-        configuration.templates = settings.data.templates
+        configuration.bubblewrap = settings.insecureNoJail ? nil : settings.bubblewrap
+        if settings.usesTemplates { configuration.templates = settings.data.templates }
         configuration.templateLimits.maximumBytes = settings.templatesMaximumMB << 20
         configuration.commonShape = VMShape(memoryMB: settings.memoryMB, vcpuCount: settings.vcpuCount)
         configuration.pool = settings.pool

@@ -42,6 +42,10 @@ private struct FakeSessions: SessionAPI {
         return "vm-x"
     }
 
+    func metrics() async -> [MetricFamily] {
+        [MetricFamily("swiftlet_vms", .gauge, "VMs.", [.init(["state": "a\"b\\c\nd"], 2)])]
+    }
+
     func execute(_ request: ExecutionRequest) async throws -> ExecutionResult {
         if let failure { throw failure }
         let spool = OutputSpool(directory: NSTemporaryDirectory(), limit: 1 << 30)
@@ -111,6 +115,16 @@ private struct FakeSessions: SessionAPI {
             #expect(Set(result.keys) == Set(names))
             #expect(result["stdout"] as? String == "hi\n")
             #expect(result["created_at"] as? String == "1970-01-01T00:00:00.000000")
+        }
+    }
+
+    @Test func metricsAreInPrometheussFormat() async throws {
+        try await withServer { client, _ in
+            let response = try await client.execute(uri: "/metrics", method: .get)
+            #expect(response.status == .ok)
+            #expect(response.headers[.contentType] == "text/plain; version=0.0.4; charset=utf-8")
+            let text = String(buffer: response.body)
+            #expect(text == "# HELP swiftlet_vms VMs.\n# TYPE swiftlet_vms gauge\nswiftlet_vms{state=\"a\\\"b\\\\c\\nd\"} 2.0\n")
         }
     }
 

@@ -1,105 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interpreter's program, driven over its socket as the agent does it."""
 
-import os
 import pathlib
 import signal
-import socket
-import struct
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
+from runner_harness import Runner
+
 PROGRAM = pathlib.Path(__file__).resolve().parents[1] / "interpreters/python/runner.py"
 
 
-class Runner:
-    def __init__(self):
-        mine, theirs = socket.socketpair()
-        outputs = [os.pipe(), os.pipe()]
-
-        def place():
-            os.dup2(theirs.fileno(), 3)
-
-        # Descriptor 3 must not be one that Popen closes.
-        self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM)],
-            stdin=subprocess.DEVNULL,
-            stdout=outputs[0][1],
-            stderr=outputs[1][1],
-            pass_fds=[3],
-            preexec_fn=place,
-        )
-        theirs.close()
-        for _, end in outputs:
-            os.close(end)
-        self.socket = mine
-        self.socket.settimeout(60)
-        self.pipes = [reading for reading, _ in outputs]
-        for pipe in self.pipes:
-            os.set_blocking(pipe, False)
-        assert self.receive() == (1, b"")
-
-    def receive(self):
-        (length,) = struct.unpack("<I", self.exactly(4))
-        message = self.exactly(length)
-        return message[0], message[1:]
-
-    def exactly(self, count):
-        data = b""
-        while len(data) < count:
-            piece = self.socket.recv(count - len(data))
-            assert piece, "The interpreter ended"
-            data += piece
-        return data
-
-    def send(self, kind, payload):
-        self.socket.sendall(struct.pack("<IB", len(payload) + 1, kind) + payload)
-
-    def prepare(self, seed, **variables):
-        payload = struct.pack("<I", 32) + seed + struct.pack("<I", len(variables))
-        for item in variables.items():
-            for part in item:
-                payload += struct.pack("<I", len(part.encode())) + part.encode()
-        self.send(1, payload)
-        assert self.receive() == (2, b"")
-
-    def start(self, source):
-        data = source.encode("utf-8", "surrogatepass")
-        self.send(2, struct.pack("<I", len(data)) + data)
-
-    def finish(self):
-        kind, payload = self.receive()
-        assert kind == 3
-        status, code, spent = struct.unpack("<BiQ", payload)
-        return status, code, self.output(0), self.output(1), spent
-
-    def output(self, index):
-        data = b""
-        while True:
-            try:
-                piece = os.read(self.pipes[index], 1 << 16)
-            except BlockingIOError:
-                return data.decode("utf-8", "replace")
-            if not piece:
-                return data.decode("utf-8", "replace")
-            data += piece
-
-    def run(self, source):
-        self.start(source)
-        return self.finish()[:4]
-
-    def close(self):
-        self.socket.close()
-        self.process.wait(10)
+def make_runner():
+    return Runner([sys.executable, str(PROGRAM)])
 
 
 @pytest.fixture(scope="module")
 def runner():
-    runner = Runner()
+    runner = make_runner()
     yield runner
     runner.close()
 
@@ -265,7 +186,7 @@ def test_a_handler_of_user_code_does_not_stay(runner):
 def test_prepare_makes_randomness_and_environment_its_own():
     values = []
     for seed in (b"a" * 32, b"b" * 32, b"a" * 32):
-        runner = Runner()
+        runner = make_runner()
         runner.prepare(seed, GREETING="hé")
         values.append(runner.run("import random; random.random()")[2])
         assert runner.run("import os; os.environ['GREETING']")[2] == "'hé'\n"

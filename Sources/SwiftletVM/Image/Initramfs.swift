@@ -26,14 +26,23 @@ package struct Initramfs: Sendable {
         let digest = SHA256.hash(data: archive).prefix(8).map { String(format: "%02x", $0) }.joined()
         let name = "initramfs-\(digest).cpio"
         let path = "\(image.directory)/\(name)"
-        if FileManager.default.fileExists(atPath: path) { return path }
-        try Data(archive).write(to: URL(filePath: path), options: .atomic)
-        for old in try FileManager.default.contentsOfDirectory(atPath: image.directory)
-        where old.hasPrefix("initramfs-") && old != name {
-            // Another server may have removed it first, or still be starting VMs from it by an open descriptor.
-            try? FileManager.default.removeItem(atPath: "\(image.directory)/\(old)")
+        if !FileManager.default.fileExists(atPath: path) {
+            try Data(archive).write(to: URL(filePath: path), options: .atomic)
         }
+        try FileManager.default.setAttributes([.modificationDate: Date()], ofItemAtPath: path)
+        try removeOld(in: image.directory)
         return path
+    }
+
+    /// Removes archives that no server has started with for a week; another server may still boot VMs from a younger one.
+    private func removeOld(in directory: String) throws {
+        for name in try FileManager.default.contentsOfDirectory(atPath: directory) where name.hasPrefix("initramfs-") {
+            let path = "\(directory)/\(name)"
+            // Another server may have removed it meanwhile.
+            let changed = try? FileManager.default.attributesOfItem(atPath: path)[.modificationDate] as? Date
+            guard let changed, changed.timeIntervalSinceNow < -7 * 86_400 else { continue }
+            try? FileManager.default.removeItem(atPath: path)
+        }
     }
 
     private func compose(modules: String) throws -> [UInt8] {

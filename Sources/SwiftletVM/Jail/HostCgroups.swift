@@ -81,7 +81,7 @@ package struct HostCgroups: Sendable {
     }
 
     /// Removes this server's part; to be called when no VM is left.
-    func remove() {
+    package func remove() {
         hierarchies.map(\.base).forEach(Self.remove)
     }
 

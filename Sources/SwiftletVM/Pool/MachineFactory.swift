@@ -37,6 +37,7 @@ actor MachineFactory {
     private let templates: TemplateLibrary?
     private let logger: Logger
     private var pools: [VMShape: Pool] = [:]
+    private var taken: [Machine.Origin: Int] = [:]
     private var starting = 0
     private var refilling = 0
     private var lastTaken = ContinuousClock.now
@@ -51,8 +52,10 @@ actor MachineFactory {
         (jobs, submitted) = AsyncStream.makeStream()
     }
 
-    /// Machines that wait, of all shapes.
-    var idleMachines: Int { pools.values.reduce(0) { $0 + $1.plan.idle } }
+    /// Machines that wait, by shape, and machines given to callers so far, by origin.
+    var numbers: (idle: [VMShape: Int], taken: [String: Int]) {
+        (pools.mapValues(\.idle.count), Dictionary(uniqueKeysWithValues: taken.map { ($0.key.rawValue, $0.value) }))
+    }
 
     /// Owns everything until it is cancelled; returns when nothing is left.
     func run() async {
@@ -87,7 +90,10 @@ actor MachineFactory {
         switch request {
         case .hit:
             scheduleRefill()
-            if let machine = popIdle(shape) { return (machine, .pool) }
+            if let machine = popIdle(shape) {
+                taken[.pool, default: 0] += 1
+                return (machine, .pool)
+            }
             return try await take(shape)
         case .queued(let ticket):
             let promise = resources.eventLoopGroup.next().makePromise(of: (Machine, Machine.Origin).self)
@@ -238,6 +244,7 @@ actor MachineFactory {
         finishStart(isRefill)
         switch pools[machine.shape]?.plan.started() {
         case .give(let ticket):
+            taken[origin, default: 0] += 1
             pools[machine.shape]?.callers.removeValue(forKey: ticket)?.succeed((machine, origin))
         case .keep where isRefill && machine.end == nil:
             pools[machine.shape]?.idle.append(machine)

@@ -119,6 +119,16 @@ package final class ChildProcess: Sendable {
         }
     }
 
+    /// Kills its children, or itself when there are none.
+    ///
+    /// A jail whose program is killed reaps it and ends; one that is killed itself would leave that to the host's init.
+    func killInnermost() {
+        state.withLock { state in
+            guard state == .alive else { return }
+            if cprocess_kill_children(pid) == 0 { Glibc.kill(pid, SIGKILL) }
+        }
+    }
+
     /// Its own children, as long as it lives: a jail's program. Format: proc(5), /proc/PID/task/TID/children.
     var children: [pid_t] {
         let text = (try? String(contentsOfFile: "/proc/\(pid)/task/\(pid)/children", encoding: .utf8)) ?? ""

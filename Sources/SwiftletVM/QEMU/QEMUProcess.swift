@@ -106,7 +106,7 @@ struct QEMUProcess: Sendable {
             try await resources.blocking.runIfActive { try launch.directory.note(processID: process.pid) }
             return started
         } catch {
-            process.signal(SIGKILL)
+            process.killInnermost()
             _ = try await process.wait(on: resources.blocking)
             throw error
         }

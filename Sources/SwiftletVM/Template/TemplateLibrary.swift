@@ -112,7 +112,8 @@ final class TemplateLibrary: Sendable {
         }
     }
 
-    private func loadOrBuild(_ shape: VMShape) async throws -> LoadedTemplate {
+    /// The template of a shape, built if it is not there.
+    func loadOrBuild(_ shape: VMShape) async throws -> LoadedTemplate {
         let identity = identify(shape)
         // Builds run one after another, each keeps a processor busy; and another server may be at the same one.
         let lock = try await store.lock(threads: builder.resources.blocking)

@@ -24,17 +24,19 @@ struct BenchReport: Encodable, Sendable {
             "\(host.processor), \(host.processors) processors, Linux \(host.kernel)",
             "\(host.qemu), \(host.accelerator), commit \(host.commit)",
             "",
-            row("", "N", "p50 ms", "p90 ms", "p99 ms"),
+            Self.row("", "N", "p50", "p90", "p99", ""),
         ]
-        for sample in samples {
-            let values = [0.5, 0.9, 0.99].map { String(format: "%.2f", sample.percentile($0)) }
-            lines.append(row(sample.name, "\(sample.milliseconds.count)", values[0], values[1], values[2]))
-        }
+        lines += samples.map(Self.row)
         return lines.joined(separator: "\n")
     }
 
-    private func row(_ name: String, _ cells: String...) -> String {
-        let first = name + String(repeating: " ", count: max(1, 34 - name.count))
+    static func row(_ sample: Samples) -> String {
+        let values = [0.5, 0.9, 0.99].map { String(format: "%.2f", sample.percentile($0)) }
+        return row(sample.name, "\(sample.values.count)", values[0], values[1], values[2], sample.unit)
+    }
+
+    private static func row(_ name: String, _ cells: String...) -> String {
+        let first = name + String(repeating: " ", count: max(1, 40 - name.count))
         return first + cells.map { String(repeating: " ", count: max(1, 9 - $0.count)) + $0 }.joined()
     }
 }

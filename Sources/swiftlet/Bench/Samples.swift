@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Times of one kind of call, in milliseconds.
+/// Measured values of one kind.
 struct Samples: Encodable, Sendable {
     let name: String
-    let milliseconds: [Double]
+    /// `ms`, `MiB` or `MB/s`.
+    let unit: String
+    let values: [Double]
 
     /// The value that a share of the samples does not exceed (nearest rank).
     ///
     /// - Parameter share: above 0, at most 1.
     func percentile(_ share: Double) -> Double {
-        guard !milliseconds.isEmpty else { return .nan }
-        let rank = Int((share * Double(milliseconds.count)).rounded(.up))
-        return milliseconds.sorted()[max(0, min(rank, milliseconds.count) - 1)]
+        guard !values.isEmpty else { return .nan }
+        let rank = Int((share * Double(values.count)).rounded(.up))
+        return values.sorted()[max(0, min(rank, values.count) - 1)]
     }
 }

@@ -6,106 +6,83 @@ import Foundation
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measures a server, as its clients see it.",
+        abstract: "Measures servers, as their clients see them.",
         discussion: """
-            Cold: a new session and its first call. Warm: calls of a session whose VM runs. One call at a time, over HTTP.
+            With --start, servers of its own: new sessions from the pool, from the template and booted; warm calls of 1, 8 and 32 \
+            clients; a burst of new sessions; what a waiting clone costs; the throughput of output. Without, a running server: \
+            new sessions as they come, and warm calls.
 
-              swiftlet bench --start                    start a server for it
-              swiftlet bench --count 2000 --json b.json measure the running one, keep every sample
+              swiftlet bench --start                      everything
+              swiftlet bench --count 2000 --json b.json   the running one, with every sample
             """
     )
 
     @OptionGroup var server: ClientOptions
     @OptionGroup var common: CommonOptions
 
-    @Flag(help: "Start a server of its own, on a free port.")
+    @Flag(help: "Start servers of its own, on free ports.")
     var start = false
 
-    @Option(help: "The image of the server that is started.")
+    @Option(help: "The image of the servers that are started.")
     var imageVariant = "standard"
+
+    @Option(help: "auto, tcg or kvm, of the servers that are started.")
+    var accelerator: String?
 
     @Option(help: "Warm calls of each kind.")
     var count = 500
 
-    @Option(help: "Cold starts.")
+    @Option(help: "New sessions of each kind.")
+    var newCount = 50
+
+    @Option(help: "Booted sessions.")
     var coldCount = 5
+
+    @Option(help: "New sessions at once.")
+    var burst = 50
 
     @Option(help: "Write everything that was measured to this file.")
     var json: String?
 
     func validate() throws {
-        guard count > 0, coldCount > 0 else { throw ValidationError("--count and --cold-count must be positive") }
+        guard min(count, newCount, coldCount, burst) > 0 else { throw ValidationError("Counts must be positive") }
     }
 
     func run() async throws {
-        let settings = try await common.settings()
-        let own = start ? try BenchServer(images: settings.data.images, variant: imageVariant) : nil
-        let client = try own.map { APIClient(url: $0.url, key: $0.key) } ?? server.client()
+        let settings = try await common.settings(accelerator.map { [.accelerator: $0] } ?? [:])
+        let measured: (samples: [Samples], accelerator: String)
+        if start {
+            let counts = Benchmark.Counts(warm: count, new: newCount, cold: coldCount, burst: burst)
+            var benchmark = Benchmark(settings: settings, variant: imageVariant, counts: counts)
+            try await benchmark.run()
+            measured = (benchmark.samples, benchmark.accelerator)
+        } else {
+            measured = (try await measureRunning(), "accelerator as the server says")
+        }
+        let host = BenchReport.Host.current(qemu: settings.qemu, accelerator: measured.accelerator)
+        let report = BenchReport(date: Date(), host: host, samples: measured.samples)
+        print(report.table)
+        if let json { try write(report, to: json) }
+    }
+
+    private func measureRunning() async throws -> [Samples] {
+        let client = try server.client()
+        let work = Workload(client: client)
         do {
-            let samples = try await measure(client)
+            let new = try await work.newSessions(newCount) { try await Task.sleep(for: .milliseconds(1_000)) }
+            var samples = [Samples(name: "new session, as it comes", unit: "ms", values: new)]
+            let session = try await work.session()
+            for (language, code) in [("python", "1+1"), ("bash", "true")] {
+                let times = try await work.warmCalls(code, language, count: count, sessions: [session])
+                samples.append(Samples(name: "warm \(language) \(code), 1 at once", unit: "ms", values: times))
+            }
+            try await work.kill(session)
             try await client.close()
-            try own?.stop()
-            let host = BenchReport.Host.current(
-                qemu: settings.qemu,
-                accelerator: own?.accelerator ?? "as the server says"
-            )
-            let report = BenchReport(date: Date(), host: host, samples: samples)
-            print(report.table)
-            if let json { try write(report, to: json) }
+            return samples
         } catch {
             try await client.close()
-            try own?.stop()
             throw error
         }
-    }
-
-    private func measure(_ client: APIClient) async throws -> [Samples] {
-        var cold: [Double] = []
-        var session = ""
-        for number in 1...coldCount {
-            FileHandle.standardError.write(Data("cold start \(number) of \(coldCount)\n".utf8))
-            if !session.isEmpty { try await kill(session, client) }
-            cold.append(try await time { session = try await call("1+1", "python", nil, client).sessionID })
-        }
-        var results = [Samples(name: "cold: new session, python 1+1", milliseconds: cold)]
-        for (language, code) in [("python", "1+1"), ("bash", "true")] {
-            FileHandle.standardError.write(Data("\(count) warm calls, \(language)\n".utf8))
-            // What the guest's emulator translates once is not measured.
-            for _ in 0..<50 { _ = try await call(code, language, session, client) }
-            var warm: [Double] = []
-            for _ in 0..<count {
-                warm.append(try await time { _ = try await call(code, language, session, client) })
-            }
-            results.append(Samples(name: "warm: \(language) \(code)", milliseconds: warm))
-        }
-        try await kill(session, client)
-        return results
-    }
-
-    private func call(
-        _ code: String,
-        _ language: String,
-        _ session: String?,
-        _ client: APIClient
-    ) async throws -> ExecuteReply {
-        let reply = try await client.execute(
-            ExecuteBody(command: code, language: language, sessionID: session, timeout: 300)
-        )
-        guard reply.exitCode == 0 else {
-            throw ValidationError("\(code) ended with \(reply.exitCode): \(reply.stderr)")
-        }
-        return reply
-    }
-
-    private func kill(_ session: String, _ client: APIClient) async throws {
-        _ = try await client.post("/kill", body: try JSONEncoder().encode(["session_id": session]))
-    }
-
-    /// Milliseconds that something takes.
-    private func time(_ body: () async throws -> Void) async throws -> Double {
-        let started = ContinuousClock.now
-        try await body()
-        return (ContinuousClock.now - started) / .milliseconds(1)
     }
 
     private func write(_ report: BenchReport, to path: String) throws {

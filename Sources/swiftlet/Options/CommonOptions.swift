@@ -11,6 +11,9 @@ struct CommonOptions: ParsableArguments {
     @Option(help: "Where images are. Default: images/ in the data directory")
     var imagesDirectory: String?
 
+    @Option(help: "Where templates are. Default: templates/ in the data directory")
+    var templatesDirectory: String?
+
     @Option(help: "The guest/ directory with the image's recipe. Default: found beside the executable")
     var resources: String?
 
@@ -21,6 +24,7 @@ struct CommonOptions: ParsableArguments {
     var flags: [Setting: String] {
         let all: [(Setting, String?)] = [
             (.dataDirectory, dataDirectory), (.imagesDirectory, imagesDirectory), (.resources, resources),
+            (.templatesDirectory, templatesDirectory),
         ]
         return all.reduce(into: [:]) { $0[$1.0] = $1.1 }
     }

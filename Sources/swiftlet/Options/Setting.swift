@@ -8,6 +8,7 @@ enum Setting: String, CaseIterable {
     case resources
     case agent
     case qemu
+    case bubblewrap
     case host
     case port
     case logLevel
@@ -23,6 +24,7 @@ enum Setting: String, CaseIterable {
     case diskMb
     case poolSize
     case poolMaximum
+    case templates
     case templatesMaximumMb
     case insecureNoJail
     case bootTimeoutSeconds

@@ -19,6 +19,7 @@ struct Settings: Sendable {
     var resources: String
     var agent: String
     var qemu: String
+    var bubblewrap: String
     var host: String
     var port: Int
     var logLevel: Logger.Level
@@ -31,6 +32,8 @@ struct Settings: Sendable {
     /// MiB that a VM may write to its disk.
     var diskMB: Int
     var pool: PoolPlan.Limits
+    /// Off, every VM boots.
+    var usesTemplates: Bool
     var templatesMaximumMB: Int
     var insecureNoJail: Bool
     var bootTimeoutSeconds: Int
@@ -69,6 +72,7 @@ struct Settings: Sendable {
         let beside = URL(filePath: Self.executable ?? executable.path).deletingLastPathComponent().path
         agent = reader.string(.agent) ?? "\(beside)/swiftlet-agent"
         qemu = reader.string(.qemu) ?? "/usr/bin/qemu-system-x86_64"
+        bubblewrap = reader.string(.bubblewrap) ?? "/usr/bin/bwrap"
         host = reader.string(.host) ?? "127.0.0.1"
         port = try reader.integer(.port, in: 0...65_535) ?? 8000
         logLevel = try reader.choice(.logLevel) ?? .info
@@ -82,6 +86,7 @@ struct Settings: Sendable {
         let minimum = try reader.integer(.poolSize, in: 0...1_000) ?? 2
         let maximum = try reader.integer(.poolMaximum, in: 0...1_000) ?? max(8, minimum)
         pool = PoolPlan.Limits(minimum: min(minimum, maximum), maximum: maximum)
+        usesTemplates = try reader.choice(.templates) != YesOrNo.false
         templatesMaximumMB = try reader.integer(.templatesMaximumMb, in: 64...10_485_760) ?? 16_384
         insecureNoJail = try reader.choice(.insecureNoJail) == YesOrNo.true
         bootTimeoutSeconds = try reader.integer(.bootTimeoutSeconds, in: 5...600) ?? 120

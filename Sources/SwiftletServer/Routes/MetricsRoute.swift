@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Hummingbird
+import NIOCore
+import SwiftletSessions
+
+/// `GET /metrics`, in Prometheus's text format (version 0.0.4).
+struct MetricsRoute: Sendable {
+    let sessions: any SessionAPI
+
+    func handle(_ request: Request, _ context: AppContext) async throws -> Response {
+        var buffer = ByteBuffer()
+        for family in await sessions.metrics() { Self.write(family, to: &buffer) }
+        return Response(
+            status: .ok,
+            headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
+            body: ResponseBody(byteBuffer: buffer)
+        )
+    }
+
+    private static func write(_ family: MetricFamily, to buffer: inout ByteBuffer) {
+        buffer.writeString("# HELP \(family.name) \(family.help)\n# TYPE \(family.name) \(family.kind.rawValue)\n")
+        for sample in family.samples {
+            let labels = sample.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\"\(escaped($0.value))\"" }
+            let suffix = labels.isEmpty ? "" : "{\(labels.joined(separator: ","))}"
+            buffer.writeString("\(family.name)\(suffix) \(sample.value)\n")
+        }
+    }
+
+    private static func escaped(_ value: String) -> String {
+        value.reduce(into: "") { text, character in
+            switch character {
+            case "\\": text += "\\\\"
+            case "\"": text += "\\\""
+            case "\n": text += "\\n"
+            default: text.append(character)
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import Glibc
+package import Logging
+import NIOCore
+package import NIOPosix
+
+/// Tries to get out of the jail: a QEMU is started as any VM's is, and told over QMP to do what one taken over by its guest would.
+package struct JailProbe: Sendable {
+    /// One way out, and what came of it.
+    package struct Attempt: Equatable, Sendable {
+        package let name: String
+        package let isBlocked: Bool
+        /// QEMU's words, or what was possible.
+        package let words: String
+    }
+
+    private let configuration: MicroVMEngine.Configuration
+    private let logger: Logger
+
+    package init(configuration: MicroVMEngine.Configuration, logger: Logger) {
+        self.configuration = configuration
+        self.logger = logger
+    }
+
+    /// Makes all attempts.
+    ///
+    /// - Throws: `MicroVMError.cannotStart` when there is no jail to be tried.
+    package func attempts(threads: NIOThreadPool) async throws -> [Attempt] {
+        var configuration = configuration
+        configuration.directory += "-jail-probe"
+        let directory = configuration.directory
+        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger).resources()
+        defer {
+            // A later probe clears what cannot be removed now.
+            try? FileManager.default.removeItem(atPath: directory)
+            resources.cgroups?.remove()
+        }
+        let template = try bait(in: directory)
+        let memory = try SealedMemory.make(size: 1 << 20)
+        try memory.seal()
+        let launch = QEMULaunch(
+            shape: VMShape(memoryMB: 128, vcpuCount: 1),
+            start: .boot,
+            directory: VMDirectory(parent: directory, id: "machine-probe"),
+            memory: memory,
+            template: template
+        )
+        let machine = try await Machine.start(launch, resources: resources, logger: logger)
+        return try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await machine.run() }
+            let listener = try Listener()
+            var attempts: [Attempt] = []
+            for way in Self.ways(jailed: resources.jail != .none, template: template, port: listener.port) {
+                attempts.append(await Self.attempt(way, on: machine))
+            }
+            attempts.append(try await Self.execute(on: machine, directory: directory))
+            machine.kill(.killed(reason: "The probe is over"))
+            _ = try await machine.waitForEnd()
+            return attempts
+        }
+    }
+
+    /// A template that nobody will miss.
+    private func bait(in directory: String) throws -> Template {
+        let path = "\(directory)/template"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        for name in ["memory", "state", "disk.qcow2"] {
+            try Data(count: 4_096).write(to: URL(filePath: "\(path)/\(name)"))
+        }
+        let identity = TemplateIdentity(
+            image: configuration.image.id,
+            imageDigests: [:],
+            initramfs: "",
+            shape: VMShape(memoryMB: 128, vcpuCount: 1),
+            accelerator: configuration.accelerator,
+            qemu: "",
+            processor: "",
+            machine: []
+        )
+        let manifest = TemplateManifest(
+            identity: identity,
+            createdAt: Date(),
+            tscKHz: 0,
+            memorySize: 0,
+            stateDigest: "",
+            diskDigest: ""
+        )
+        return Template(directory: path, manifest: manifest)
+    }
+
+    // MARK: Ways out
+
+    private struct Way {
+        var name: String
+        var command: String
+        var arguments: String
+    }
+
+    private static func ways(jailed: Bool, template: Template, port: Int) -> [Way] {
+        let directory = jailed ? "/template" : template.directory
+        let files = ["memory", "state", "disk.qcow2"].map { name in
+            open("write the template's \(name)", "\(directory)/\(name)", id: "w-\(name.prefix(4))", readOnly: false)
+        }
+        let memory = """
+            {"qom-type":"memory-backend-file","id":"m","size":1048576,"share":true,\
+            "mem-path":"/proc/self/fd/\(QEMUCommand.Descriptor.memory.rawValue)"}
+            """
+        let socket = """
+            {"id":"s","backend":{"type":"socket","data":{"server":false,\
+            "addr":{"type":"inet","data":{"host":"127.0.0.1","port":"\(port)"}}}}}
+            """
+        return files + [
+            Way(name: "write the shared memory", command: "object-add", arguments: memory),
+            Way(name: "connect to the host", command: "chardev-add", arguments: socket),
+            open("see the server's process", "/proc/\(getpid())/status", id: "p", readOnly: true),
+            open("read the host's files", "/etc/passwd", id: "f", readOnly: true),
+            open("write to the host's files", "/tmp", id: "t", readOnly: false),
+        ]
+    }
+
+    private static func open(_ name: String, _ path: String, id: String, readOnly: Bool) -> Way {
+        let arguments = """
+            {"driver":"file","node-name":"\(id)","filename":"\(path)","read-only":\(readOnly),"locking":"off"}
+            """
+        return Way(name: name, command: "blockdev-add", arguments: arguments)
+    }
+
+    private static func attempt(_ way: Way, on machine: Machine) async -> Attempt {
+        do {
+            try await machine.control(way.command, arguments: way.arguments)
+            return Attempt(name: way.name, isBlocked: false, words: "it was possible")
+        } catch {
+            return Attempt(name: way.name, isBlocked: true, words: "\(error)")
+        }
+    }
+
+    /// Executing a program: QEMU starts a shell to migrate through. Its system call filter ends it for that.
+    private static func execute(on machine: Machine, directory: String) async throws -> Attempt {
+        let name = "execute a program"
+        let mark = "\(directory)/executed"
+        do {
+            try await machine.control("migrate", arguments: "{\"uri\":\"exec:cat >/dev/null; echo >\(mark)\"}")
+        } catch {
+            return Attempt(name: name, isBlocked: true, words: "\(error)")
+        }
+        // A shell that was started gets a moment to show it.
+        for _ in 0..<20 where !FileManager.default.fileExists(atPath: mark) && machine.end == nil {
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        if let end = machine.end { return Attempt(name: name, isBlocked: true, words: "\(end)") }
+        return Attempt(name: name, isBlocked: false, words: "a shell was started")
+    }
+}
+
+/// A socket that listens on loopback, for somebody who should not reach it.
+private struct Listener: ~Copyable {
+    let port: Int
+    private let descriptor: Int32
+
+    init() throws {
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let descriptor = descriptor
+        let result = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, length) == 0 && listen(descriptor, 1) == 0 && getsockname(descriptor, $0, &length) == 0
+            }
+        }
+        port = Int(UInt16(bigEndian: address.sin_port))
+        guard result else { throw MicroVMError.cannotStart("No socket on loopback: \(String(cString: strerror(errno)))") }
+    }
+
+    deinit {
+        close(descriptor)
+    }
+}
