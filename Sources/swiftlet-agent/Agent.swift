@@ -13,7 +13,7 @@ final class Agent {
     private let shells: ShellPool
     private var interpreters: [Interpreter] = []
     private var executions: [UInt32: Execution] = [:]
-    private var preparing: (generation: [UInt8], confirmed: Prepared.Confirmation)?
+    private var disk = Disk()
     private var isPrepared = false
     private var isWarm = false
     private var isRehearsing = false
@@ -118,13 +118,19 @@ final class Agent {
     // MARK: Becoming one's own
 
     private func prepare(_ request: Prepare) {
-        preparing = (request.generation, identify(request))
         programs.environment += request.environment.map { ($0.name, $0.value) }
         shells.adopt(hostName: request.hostName, withNewEnvironment: !request.environment.isEmpty)
         for interpreter in interpreters {
             interpreter.prepare(seed: Array(request.entropy.prefix(32)), variables: request.environment)
         }
-        interpreterIsIdle()
+        // From now on each interpreter reseeds what it holds before it runs any code.
+        let confirmed = identify(request).union(.interpreters)
+        port.send(Frame(.prepared, payload: Prepared(generation: request.generation, confirmed: confirmed).payload))
+        // A host that has not heard yet may have sent code already: none runs in a VM that is not its own.
+        guard confirmed == .all else { return }
+        isPrepared = true
+        startWaiting()
+        shells.refill()
     }
 
     /// Gives the guest its own randomness, time, names and limits; returns what of it is in force.
@@ -142,24 +148,12 @@ final class Agent {
         {
             confirmed.insert(.hostName)
         }
-        if Disk.limit(to: request.diskLimit) { confirmed.insert(.diskLimit) }
+        if disk.limit(to: request.diskLimit) { confirmed.insert(.diskLimit) }
         return confirmed
     }
 
     private func interpreterIsIdle() {
         let awaited = interpreters.filter { $0.isStarted && !$0.isHopeless }
-        if let preparing, awaited.allSatisfy(\.isPrepared) {
-            self.preparing = nil
-            let answer = Prepared(
-                generation: preparing.generation,
-                confirmed: preparing.confirmed.union(.interpreters)
-            )
-            port.send(Frame(.prepared, payload: answer.payload))
-            // A host that has not heard yet may have sent code already: none runs in a VM that is not its own.
-            guard answer.confirmed == .all else { return }
-            isPrepared = true
-            shells.refill()
-        }
         if !isWarm || isRehearsing, awaited.allSatisfy(\.isIdle) {
             // The shells started ahead, too, come to rest.
             loop.schedule(milliseconds: isWarm ? 100 : 1_000) { [unowned self] in port.send(Frame(.warm)) }
@@ -222,7 +216,7 @@ final class Agent {
         where execution.state == .waiting {
             if execution.request.language == .bash {
                 runBash(execution)
-            } else if let interpreter = interpreter(of: execution.request.language), interpreter.isPrepared {
+            } else if let interpreter = interpreter(of: execution.request.language), interpreter.isIdle {
                 interpreter.run(execution)
             }
         }

@@ -7,10 +7,8 @@ import Glibc
 /// A language's process that keeps its variables from call to call, started anew when it is lost.
 final class Interpreter {
     private enum State {
-        /// Started; its modules are being imported. Becomes `preparing`.
+        /// Started; its modules are being imported. Becomes `idle`.
         case starting
-        /// It reseeds what it holds. Becomes `idle`.
-        case preparing
         case idle
         case running(Execution, done: (InterpreterMessage) -> Void)
         /// It runs code of ours, for practice. Becomes `idle`.
@@ -34,9 +32,10 @@ final class Interpreter {
     private var control: Int32 = -1
     private var input = InterpreterDecoder()
     private var pumps: [OutputPump] = []
-    private var prepare: [UInt8]?
-    /// The living process has taken its own randomness and environment.
-    private var hasPrepared = false
+    /// What the process is told before it runs any code: randomness and variables of this VM's own.
+    private var identity: [UInt8]?
+    /// The living process has confirmed its identity.
+    private var hasIdentity = false
     private var stateLost = false
     private var failures = 0
     /// Answers to come before a rehearsal is over.
@@ -61,9 +60,6 @@ final class Interpreter {
     var isIdle: Bool {
         if case .idle = state { true } else { false }
     }
-
-    /// Ready for code of this VM's own.
-    var isPrepared: Bool { isIdle && hasPrepared }
 
     /// Asked for and not started, or not to be waited for any more.
     var isHopeless: Bool { failures > Interpreter.patience }
@@ -102,7 +98,7 @@ final class Interpreter {
         }
         pid = started
         control = mine
-        hasPrepared = false
+        hasIdentity = false
         input = InterpreterDecoder()
         _ = fcntl(control, F_SETFL, O_NONBLOCK)
         loop.watch(control, for: EventLoop.readable) { [unowned self] _ in receive() }
@@ -114,7 +110,7 @@ final class Interpreter {
         state = .starting
     }
 
-    /// Tells the interpreter what is its own. One that is not ready yet learns it as soon as it is.
+    /// Notes what is this VM's own. The interpreter learns it right before its first code, in one go with that.
     func prepare(seed: [UInt8], variables: [Prepare.Variable]) {
         var writer = WireWriter()
         writer.write(seed)
@@ -123,8 +119,7 @@ final class Interpreter {
             writer.write(variable.name)
             writer.write(variable.value)
         }
-        prepare = writer.bytes
-        if case .idle = state { sendPrepare() }
+        identity = writer.bytes
     }
 
     /// Goes through a prepare and a call that leave nothing behind.
@@ -149,13 +144,7 @@ final class Interpreter {
             pump.drain { pump.keep() }
         }
         if case .rehearsing = state { state = .idle }
-        if prepare != nil { sendPrepare() } else { onIdle() }
-    }
-
-    private func sendPrepare() {
-        guard let prepare else { return }
-        state = .preparing
-        send(kind: 1, prepare)
+        onIdle()
     }
 
     private func ended(_ end: ProgramEnd, control: Int32) {
@@ -174,7 +163,7 @@ final class Interpreter {
             let spent = end.processorTime - min(spentBefore, end.processorTime)
             finish(execution, code: end.code, signal: end.signal, time: spent, lost: true, pumps: pumps)
             start()
-        case .starting, .preparing, .rehearsing:
+        case .starting, .rehearsing:
             let how = end.code.map { "exit code \($0)" } ?? "signal \(end.signal)"
             log("\(program[0]) ended while it started: \(how)")
             failures += 1
@@ -228,6 +217,7 @@ final class Interpreter {
             )
         }
         execution.stop = { [unowned self, unowned execution] in interrupt(execution, step: 0) }
+        if !hasIdentity, let identity { send(kind: 1, identity) }
         var writer = WireWriter()
         writer.write(execution.source)
         execution.source = []
@@ -309,16 +299,14 @@ final class Interpreter {
             failures = 0
             spentBefore = processorTime()
             state = .idle
-            if prepare != nil { sendPrepare() } else { onIdle() }
-        case (.prepared, .preparing):
-            // A later interpreter must not start from the same seed.
-            prepare = prepare.map { Interpreter.reseeded($0) }
-            hasPrepared = true
-            state = .idle
             onIdle()
+        case (.prepared, .running) where !hasIdentity:
+            hasIdentity = true
+            // A later interpreter must not start from the same seed.
+            identity = identity.map { Interpreter.reseeded($0) }
         case (.prepared, .rehearsing), (.done, .rehearsing):
             rehearsed()
-        case (.done, .running(_, let done)):
+        case (.done, .running(_, let done)) where hasIdentity:
             done(message)
         default:
             // User code can reach the descriptor; what it writes there costs it the interpreter.
@@ -326,8 +314,8 @@ final class Interpreter {
         }
     }
 
-    private static func reseeded(_ prepare: [UInt8]) -> [UInt8] {
-        var bytes = prepare
+    private static func reseeded(_ identity: [UInt8]) -> [UInt8] {
+        var bytes = identity
         let random = open("/dev/urandom", O_RDONLY | O_CLOEXEC)
         guard random >= 0, bytes.count >= 36 else { return bytes }
         defer { close(random) }

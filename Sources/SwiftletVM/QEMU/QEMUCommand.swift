@@ -136,7 +136,8 @@ package struct QEMUCommand: Sendable {
             "mitigations=off",
             "random.trust_cpu=on", "cryptomgr.notests", "no_timer_check",
         ]
-        if accelerator == .tcg, tscKHz > 0 { words.append("tsc_early_khz=\(tscKHz)") }
+        // Without a clock source finer than its tick the guest has no high resolution timers, and ticks when idle.
+        if accelerator == .tcg, tscKHz > 0 { words += ["tsc_early_khz=\(tscKHz)", "tsc=reliable"] }
         return words.joined(separator: " ")
     }
 }
