@@ -10,7 +10,7 @@ PROGRAM := .build/release/swiftlet
 SWIFT_BUILD := swift build -c release
 STAMP = @printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
 
-.PHONY: help run test deps build image images unit runner conformance check bench clean
+.PHONY: help run test test-kvm deps build image images unit runner conformance check bench peers clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,7 +39,7 @@ images: build
 	$(PROGRAM) image build --variant minimal
 	$(PROGRAM) image build --variant standard
 
-test: check deps build images unit runner conformance ## Builds and runs every test, on real microVMs
+test: check deps build images unit runner conformance test-kvm ## Builds and runs every test, on real microVMs
 	$(call STAMP,All tests passed)
 
 unit: images
@@ -59,13 +59,20 @@ conformance: images .venv/installed
 	$(call STAMP,Conformance tests on a real server)
 	.venv/bin/python -m pytest -q --durations=10 tests/conformance
 
+test-kvm: images .venv/installed ## Runs the engine's tests under KVM, in an emulated machine that has it
+	$(call STAMP,Engine tests under KVM)
+	tests/kvm/run --venv .venv -- python3 -m pytest -q --durations=10 -m kvm tests/conformance/test_clones.py
+
 check: ## Checks formatting and the house rules
 	$(call STAMP,Checks)
 	swift format lint --strict --recursive Sources Tests Package.swift
 	scripts/check-rules
 
-bench: build image ## Measures a server of its own
+bench: build image ## Measures servers of its own
 	$(PROGRAM) bench --start
+
+peers: build image ## Measures a server and what one would take instead, in one run
+	benchmarks/peers/with-server
 
 clean: ## Removes what was built
 	rm -rf .build .venv

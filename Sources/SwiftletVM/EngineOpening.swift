@@ -15,6 +15,8 @@ struct EngineOpening: Sendable {
 
     func resources() async throws -> VMResources {
         try checkPaths()
+        // Each VM takes some; the usual 1024 would do for two hundred.
+        if cprocess_raise_descriptor_limit() != 0 { logger.warning("The limit on descriptors could not be raised") }
         let configuration = configuration
         let swept = try await threads.runIfActive {
             let swept = try VMDirectory.sweep(configuration.directory)
@@ -45,6 +47,7 @@ struct EngineOpening: Sendable {
             accelerator: configuration.accelerator,
             jail: try await jail(spawner: spawner),
             cgroups: cgroups.controllers.isEmpty ? nil : cgroups,
+            mayRenice: Self.mayRenice,
             imageDirectory: configuration.image.directory,
             kernel: URL(filePath: configuration.image.kernel).lastPathComponent,
             initramfs: URL(filePath: configuration.initramfs).lastPathComponent,
@@ -57,6 +60,14 @@ struct EngineOpening: Sendable {
             spawner: spawner,
             blocking: threads
         )
+    }
+
+    /// CAP_SYS_NICE; format: proc(5), /proc/PID/status, and capabilities(7).
+    private static var mayRenice: Bool {
+        let text = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+        let line = text.split(separator: "\n").first { $0.hasPrefix("CapEff:") }
+        let set = line?.split(whereSeparator: \.isWhitespace).last.flatMap { UInt64($0, radix: 16) } ?? 0
+        return set & (1 << 23) != 0
     }
 
     /// QEMU's options have paths in JSON.
@@ -94,7 +105,10 @@ struct EngineOpening: Sendable {
         let disk = "\(configuration.directory)/empty.qcow2"
         let view = Jail.View(image: configuration.image.directory, disk: disk, usesKVM: false)
         let (executable, arguments) = jail.command(qemu: configuration.qemu, view: view)
-        let outcome = try await ShortCommand(executable, arguments + ["--version"]).run(spawner: spawner, threads: threads)
+        let outcome = try await ShortCommand(executable, arguments + ["--version"]).run(
+            spawner: spawner,
+            threads: threads
+        )
         guard outcome.status == .exited(0) else {
             throw MicroVMError.cannotStart(
                 "QEMU's jail does not work here: \(outcome.output.suffix(300).trimmingCharacters(in: .whitespacesAndNewlines)). "

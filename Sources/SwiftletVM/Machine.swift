@@ -80,7 +80,11 @@ final class Machine: Sendable {
         do {
             try await resources.blocking.runIfActive { try directory.create(emptyDisk: resources.emptyDisk) }
             let qemu = try await QEMUProcess.start(launch, resources: resources)
-            return Machine(qemu, launch: launch, resources: resources, logger: logger)
+            let machine = Machine(qemu, launch: launch, resources: resources, logger: logger)
+            machine.agent.onViolation { [weak machine] error in
+                machine?.kill(.protocolViolation(error.description))
+            }
+            return machine
         } catch {
             if !launch.keepsFiles { try await resources.blocking.runUncancelled { try directory.remove() } }
             throw error
@@ -115,7 +119,6 @@ final class Machine: Sendable {
 
     /// Its whole life: returns when QEMU is reaped and its files are removed. Cancellation kills it.
     func run() async {
-        agent.onViolation { [weak self] error in self?.kill(.protocolViolation(error.description)) }
         let observed: VMEnd
         do {
             observed = try await withTaskCancellationHandler {
@@ -142,11 +145,18 @@ final class Machine: Sendable {
 
     /// Waits for the agent's greeting; a guest that does not come up in time is killed.
     func hello(within limit: Duration) async throws -> Hello {
+        try await within(limit, "It did not boot") { try await agent.hello() }
+    }
+
+    /// Runs something that must end in time, else the machine does.
+    ///
+    /// - Parameter what: what has not happened then, in words.
+    func within<Result>(_ limit: Duration, _ what: String, _ body: () async throws -> Result) async throws -> Result {
         let timer = agent.eventLoop.scheduleTask(in: .nanoseconds(Int64(limit.seconds * 1e9))) { [self] in
-            kill(.killed(reason: "It did not boot within \(Int(limit.seconds)) s"))
+            kill(.killed(reason: "\(what) within \(Int(limit.seconds)) s"))
         }
         defer { timer.cancel() }
-        return try await agent.hello()
+        return try await body()
     }
 
     /// Loads the template's device state; the guest stays stopped.

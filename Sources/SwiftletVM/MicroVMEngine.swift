@@ -38,10 +38,15 @@ package final class MicroVMEngine: Sendable {
         threads: NIOThreadPool,
         logger: Logger
     ) async throws -> MicroVMEngine {
-        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger).resources()
+        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger)
+            .resources()
         let library: TemplateLibrary?
         if let directory = configuration.templates {
-            let identify = try await TemplateIdentity.maker(for: configuration, spawner: resources.spawner, threads: threads)
+            let identify = try await TemplateIdentity.maker(
+                for: configuration,
+                spawner: resources.spawner,
+                threads: threads
+            )
             let store = TemplateStore(directory: directory)
             library = TemplateLibrary(
                 builder: TemplateBuilder(store: store, resources: resources, logger: logger),
@@ -75,9 +80,14 @@ package final class MicroVMEngine: Sendable {
         logger: Logger
     ) async throws -> Template {
         guard let directory = configuration.templates else { throw TemplateError("Templates are switched off") }
-        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger).resources()
+        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger)
+            .resources()
         defer { resources.cgroups?.remove() }
-        let identify = try await TemplateIdentity.maker(for: configuration, spawner: resources.spawner, threads: threads)
+        let identify = try await TemplateIdentity.maker(
+            for: configuration,
+            spawner: resources.spawner,
+            threads: threads
+        )
         let builder = TemplateBuilder(
             store: TemplateStore(directory: directory),
             resources: resources,
@@ -126,14 +136,6 @@ package final class MicroVMEngine: Sendable {
     ///
     /// - Throws: `MicroVMError.full` when the node has no room for it, `cannotStart` when the engine is ending.
     package func spawn(_ shape: VMShape, environment: [String: String]) throws -> MicroVM {
-        let vm = MicroVM(
-            shape: shape,
-            environment: environment,
-            resources: resources,
-            factory: factory,
-            logger: logger,
-            onReady: { [self] in state.withLock { $0.capacity.started() } }
-        )
         try state.withLock { state in
             guard state.accepting else { throw MicroVMError.cannotStart("The server is shutting down") }
             do {
@@ -142,7 +144,23 @@ package final class MicroVMEngine: Sendable {
                 state.refused += 1
                 throw error
             }
+        }
+        let vm = MicroVM(
+            shape: shape,
+            environment: environment,
+            resources: resources,
+            factory: factory,
+            logger: logger,
+            onReady: { [self] in state.withLock { $0.capacity.started() } }
+        )
+        let isAccepted = state.withLock { state in
+            guard state.accepting else { return false }
             state.waiting[vm.id] = vm
+            return true
+        }
+        guard isAccepted else {
+            vm.abandon()
+            return vm
         }
         requested.yield(vm)
         return vm

@@ -9,6 +9,8 @@ struct VMResources: Sendable {
     var accelerator: Accelerator
     var jail: Jail
     var cgroups: HostCgroups?
+    /// Whether a slower pace can be taken back: without the right to, a VM would keep it for life.
+    var mayRenice: Bool
     /// The image's directory and the names of its kernel and initramfs in it.
     var imageDirectory: String
     var kernel: String

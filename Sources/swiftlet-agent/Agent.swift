@@ -52,7 +52,10 @@ final class Agent {
         let known: [(GuestLanguage, [String], memory: Int)] = [
             (.python, ["/usr/bin/python3", "/run/swiftlet/python/runner.py"], 0),
             // A guest with little memory keeps it for its user until JavaScript is asked for.
-            (.javascript, ["/usr/bin/node", "--no-force-async-hooks-checks", "/run/swiftlet/javascript/runner.js"], 300 << 20),
+            (
+                .javascript, ["/usr/bin/node", "--no-force-async-hooks-checks", "/run/swiftlet/javascript/runner.js"],
+                300 << 20
+            ),
         ]
         for (language, program, memory) in known where access(program[0], X_OK) == 0 {
             let interpreter = Interpreter(language, program: program, programs: programs, loop: loop, agent: self)

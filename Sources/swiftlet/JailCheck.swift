@@ -31,10 +31,15 @@ struct JailCheck {
     private func summary(_ attempts: [JailProbe.Attempt]) -> Finding {
         let open = attempts.filter { !$0.isBlocked }
         guard open.isEmpty else {
-            let words = "\(open.count) of \(attempts.count) ways out are open: \(open.map(\.name).joined(separator: ", "))"
+            let words =
+                "\(open.count) of \(attempts.count) ways out are open: \(open.map(\.name).joined(separator: ", "))"
             return Finding(name: "Jail", state: .problem, words: words)
         }
-        return Finding(name: "Jail", state: .good, words: "bubblewrap; \(attempts.count) ways out were tried, none is open")
+        return Finding(
+            name: "Jail",
+            state: .good,
+            words: "bubblewrap; \(attempts.count) ways out were tried, none is open"
+        )
     }
 
     private func finding(_ attempt: JailProbe.Attempt) -> Finding {
@@ -43,13 +48,22 @@ struct JailCheck {
     }
 
     private func cgroups(_ configuration: MicroVMEngine.Configuration) -> Finding {
-        let found = HostCgroups(owner: configuration.directory)
+        let found = HostCgroups(owner: configuration.directory + "-doctor")
         defer { found.remove() }
         let missing = ["memory", "cpu", "pids"].filter { !found.controllers.contains($0) }
         guard missing.isEmpty else {
             let words = "this host does not let the server limit \(missing.joined(separator: ", ")) of a VM's QEMU"
-            return Finding(name: "Cgroups", state: .warning, words: words, remedy: "run the server as root, or delegate a cgroup")
+            return Finding(
+                name: "Cgroups",
+                state: .warning,
+                words: words,
+                remedy: "run the server as root, or delegate a cgroup"
+            )
         }
-        return Finding(name: "Cgroups", state: .good, words: "memory, processors and processes of each VM's QEMU are limited")
+        return Finding(
+            name: "Cgroups",
+            state: .good,
+            words: "memory, processors and processes of each VM's QEMU are limited"
+        )
     }
 }

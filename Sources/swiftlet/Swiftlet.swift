@@ -22,7 +22,8 @@ struct Swiftlet: AsyncParsableCommand {
             """,
         version: version,
         subcommands: [
-            ServeCommand.self, ExecCommand.self, DoctorCommand.self, ImageCommand.self, TemplateCommand.self, UserCommand.self,
+            ServeCommand.self, ExecCommand.self, DoctorCommand.self, ImageCommand.self, TemplateCommand.self,
+            UserCommand.self,
             KeyCommand.self, BenchCommand.self,
         ]
     )

@@ -124,7 +124,10 @@ private struct FakeSessions: SessionAPI {
             #expect(response.status == .ok)
             #expect(response.headers[.contentType] == "text/plain; version=0.0.4; charset=utf-8")
             let text = String(buffer: response.body)
-            #expect(text == "# HELP swiftlet_vms VMs.\n# TYPE swiftlet_vms gauge\nswiftlet_vms{state=\"a\\\"b\\\\c\\nd\"} 2.0\n")
+            #expect(
+                text
+                    == "# HELP swiftlet_vms VMs.\n# TYPE swiftlet_vms gauge\nswiftlet_vms{state=\"a\\\"b\\\\c\\nd\"} 2.0\n"
+            )
         }
     }
 

@@ -55,7 +55,9 @@ import Testing
             let prepared = connection.prepare(Self.identity)
             let asked = try peer.next()
             #expect(asked.type == .prepare)
-            peer.send(Frame(.prepared, payload: Prepared(generation: Self.identity.generation, confirmed: .all).payload))
+            peer.send(
+                Frame(.prepared, payload: Prepared(generation: Self.identity.generation, confirmed: .all).payload)
+            )
             _ = try await prepared.get()
             try await body(connection, peer)
         }
@@ -90,7 +92,10 @@ import Testing
     }
 
     @Test(arguments: [
-        Frame(.prepared, payload: Prepared(generation: identity.generation, confirmed: [.randomness, .wallClock]).payload),
+        Frame(
+            .prepared,
+            payload: Prepared(generation: identity.generation, confirmed: [.randomness, .wallClock]).payload
+        ),
         Frame(.prepared, payload: Prepared(generation: identity.generation, confirmed: []).payload),
         Frame(.prepared, payload: Prepared(generation: [UInt8](repeating: 8, count: 16), confirmed: .all).payload),
         Frame(.data, stream: 1, payload: [1, 65]),

@@ -9,8 +9,8 @@ import Testing
     private func plan(minimum: Int, maximum: Int, idle: Int = 0) -> PoolPlan {
         var plan = PoolPlan(limits: .init(minimum: minimum, maximum: maximum))
         for _ in 0..<idle {
-            plan.start()
-            #expect(plan.started() == .keep)
+            plan.start(isRefill: true)
+            #expect(plan.started(isRefill: true) == .keep)
         }
         return plan
     }
@@ -28,11 +28,11 @@ import Testing
         #expect(plan.request(at: start) == .queued(2))
         #expect(plan.request(at: start) == .queued(3))
         #expect(plan.unserved == 3)
-        plan.start()
-        plan.start()
+        plan.start(isRefill: false)
+        plan.start(isRefill: false)
         #expect(plan.unserved == 1)
-        #expect(plan.started() == .give(1))
-        #expect(plan.started() == .give(2))
+        #expect(plan.started(isRefill: false) == .give(1))
+        #expect(plan.started(isRefill: false) == .give(2))
         #expect(plan.queue == [3])
     }
 
@@ -40,32 +40,52 @@ import Testing
         var plan = plan(minimum: 0, maximum: 4)
         _ = plan.request(at: start)
         _ = plan.request(at: start)
-        plan.start()
+        plan.start(isRefill: false)
         #expect(plan.leave(1) == true)
         #expect(plan.leave(1) == false)
-        #expect(plan.started() == .give(2))
+        #expect(plan.started(isRefill: false) == .give(2))
     }
 
-    @Test func whatNobodyWaitsForIsKept() {
+    @Test func whatNobodyWaitsForAnyMoreBecomesThePools() {
         var plan = plan(minimum: 0, maximum: 4)
         _ = plan.request(at: start)
-        plan.start()
+        plan.start(isRefill: false)
         #expect(plan.leave(1) == true)
-        #expect(plan.started() == .keep)
+        #expect(plan.started(isRefill: false) == .refill)
+        #expect(plan.idle == 0 && plan.refilling == 1)
+        #expect(plan.started(isRefill: true) == .keep)
         #expect(plan.idle == 1)
+    }
+
+    @Test func aCallerDoesNotWaitForARefillButTakesItWhenItComesFirst() {
+        var plan = plan(minimum: 1, maximum: 4)
+        plan.start(isRefill: true)
+        _ = plan.request(at: start)
+        #expect(plan.unserved == 1)
+        plan.start(isRefill: false)
+        #expect(plan.started(isRefill: true) == .give(1))
+        #expect(plan.started(isRefill: false) == .refill)
+    }
+
+    @Test func aFailedRefillIsNobodysFailure() {
+        var plan = plan(minimum: 1, maximum: 4)
+        plan.start(isRefill: true)
+        _ = plan.request(at: start)
+        #expect(plan.failed(isRefill: true) == nil)
+        #expect(plan.queue == [1])
     }
 
     @Test func aFailureIsToldToTheFirstInTheQueue() {
         var plan = plan(minimum: 0, maximum: 4)
         _ = plan.request(at: start)
         _ = plan.request(at: start)
-        plan.start()
-        #expect(plan.failed() == 1)
+        plan.start(isRefill: false)
+        #expect(plan.failed(isRefill: false) == 1)
         #expect(plan.unserved == 1)
-        plan.start()
-        #expect(plan.failed() == 2)
-        plan.start()
-        #expect(plan.failed() == nil)
+        plan.start(isRefill: false)
+        #expect(plan.failed(isRefill: false) == 2)
+        plan.start(isRefill: false)
+        #expect(plan.failed(isRefill: false) == nil)
     }
 
     @Test func theTargetFollowsRecentDemandWithinItsLimits() {
@@ -82,14 +102,13 @@ import Testing
     @Test func theDeficitCountsWhatIsOnItsWayForThePoolOnly() {
         var plan = plan(minimum: 3, maximum: 3, idle: 1)
         #expect(plan.deficit(at: start) == 2)
-        plan.start()
+        plan.start(isRefill: true)
         #expect(plan.deficit(at: start) == 1)
-        _ = plan.request(at: start)
-        #expect(plan.idle == 0)
+        #expect(plan.request(at: start) == .hit)
         #expect(plan.deficit(at: start) == 2)
-        // The next start is this caller's, not the pool's.
         _ = plan.request(at: start)
-        #expect(plan.deficit(at: start) == 3)
+        plan.start(isRefill: false)
+        #expect(plan.deficit(at: start) == 2)
     }
 
     @Test func anIdlePoolShrinksToItsMinimum() {
@@ -103,9 +122,9 @@ import Testing
         var generator = SeededGenerator(seed: 11)
         var plan = PoolPlan(limits: .init(minimum: 2, maximum: 4))
         var waiting: Set<PoolPlan.Ticket> = []
-        var starting = 0
-        var idle = 0
+        var (starting, refilling, idle) = (0, 0, 0)
         for step in 0..<20_000 {
+            let isRefill = Bool.random(using: &generator)
             switch Int.random(in: 0..<5, using: &generator) {
             case 0:
                 switch plan.request(at: start + .milliseconds(step)) {
@@ -113,26 +132,30 @@ import Testing
                 case .queued(let ticket): #expect(waiting.insert(ticket).inserted)
                 }
             case 1:
-                plan.start()
-                starting += 1
-            case 2 where starting > 0:
-                starting -= 1
-                switch plan.started() {
+                plan.start(isRefill: isRefill)
+                if isRefill { refilling += 1 } else { starting += 1 }
+            case 2 where isRefill ? refilling > 0 : starting > 0:
+                if isRefill { refilling -= 1 } else { starting -= 1 }
+                switch plan.started(isRefill: isRefill) {
                 case .give(let ticket): #expect(waiting.remove(ticket) != nil)
                 case .keep:
-                    #expect(waiting.isEmpty)
+                    #expect(waiting.isEmpty && isRefill)
                     idle += 1
+                case .refill:
+                    #expect(waiting.isEmpty && !isRefill)
+                    refilling += 1
                 }
-            case 3 where starting > 0:
-                starting -= 1
-                if let ticket = plan.failed() { #expect(waiting.remove(ticket) != nil) }
+            case 3 where isRefill ? refilling > 0 : starting > 0:
+                if isRefill { refilling -= 1 } else { starting -= 1 }
+                if let ticket = plan.failed(isRefill: isRefill) { #expect(waiting.remove(ticket) != nil) }
             default:
                 if let ticket = waiting.randomElement(using: &generator) {
                     #expect(plan.leave(ticket) == true)
                     waiting.remove(ticket)
                 }
             }
-            #expect(idle >= 0 && plan.idle == idle && plan.starting == starting && plan.queue.count == waiting.count)
+            #expect(idle >= 0 && plan.idle == idle && plan.queue.count == waiting.count)
+            #expect(plan.starting == starting && plan.refilling == refilling)
         }
     }
 }
@@ -143,7 +166,9 @@ import Testing
     @Test func eachLimitRefusesWithItsReason() throws {
         var byCount = HostCapacity(limits: .init(vms: 1, memoryMB: 10_000, vcpus: 10, starting: 10))
         try byCount.admit(small)
-        #expect(throws: MicroVMError.full(reason: "All 1 microVMs of this node are in use")) { try byCount.admit(small) }
+        #expect(throws: MicroVMError.full(reason: "All 1 microVMs of this node are in use")) {
+            try byCount.admit(small)
+        }
         var byMemory = HostCapacity(limits: .init(vms: 10, memoryMB: 1_000, vcpus: 10, starting: 10))
         try byMemory.admit(small)
         #expect(throws: MicroVMError.self) { try byMemory.admit(small) }

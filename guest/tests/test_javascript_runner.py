@@ -319,6 +319,16 @@ def test_prepare_makes_randomness_and_environment_its_own():
     assert values[0] == values[2] != values[1]
 
 
+def test_contexts_made_later_have_randomness_of_the_seed_too():
+    values = []
+    for seed in (b"a" * 32, b"c" * 32):
+        runner = make_runner("--random-seed=42")
+        runner.prepare(seed)
+        values.append(runner.run("require('vm').runInNewContext('Math.random()')")[2])
+        runner.close()
+    assert values[0] != values[1]
+
+
 def test_random_numbers_are_spread_over_the_whole_range(runner):
     runner.run("n = Array.from({length: 10000}, Math.random);")
     assert runner.run("Math.min(...n) >= 0 && Math.max(...n) < 1 && new Set(n).size === 10000")[2] == "true\n"

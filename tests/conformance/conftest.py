@@ -5,6 +5,10 @@ import pytest
 from server import Server
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "kvm: runs under KVM too, in the machine of tests/kvm")
+
+
 @pytest.fixture(scope="session")
 def server():
     server = Server()

@@ -59,7 +59,7 @@ class Server:
         self.key = pathlib.Path(self.directory, "first-key").read_text().strip()
 
     def log_text(self):
-        return pathlib.Path(self.directory, "server.log").read_text(errors="replace")[-5000:]
+        return pathlib.Path(self.directory, "server.log").read_text(errors="replace")[-200_000:]
 
     def command(self, *words):
         return subprocess.run(

@@ -38,6 +38,9 @@ int cprocess_memory_file(const char *name);
 /// Forbids every further change of a memory file: of its bytes, its size and its seals. 0 or an errno.
 int cprocess_seal(int descriptor);
 
+/// Lets this process open as many descriptors as it may; 0 or an errno.
+int cprocess_raise_descriptor_limit(void);
+
 /// Kills the children of a process, which must be a child of ours that is not reaped yet. Returns how many were killed.
 int cprocess_kill_children(pid_t parent);
 

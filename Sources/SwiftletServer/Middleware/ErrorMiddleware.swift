@@ -29,7 +29,10 @@ struct ErrorMiddleware: RouterMiddleware {
         }
         if let name = Self.requestID { response.headers[name] = id }
         let elapsed = (ContinuousClock.now - started) / .milliseconds(1)
-        logger.info(
+        // What monitoring asks every few seconds would bury the rest.
+        let isRoutine = ["/health", "/metrics"].contains(request.uri.path)
+        logger.log(
+            level: isRoutine ? .debug : .info,
             "Request",
             metadata: [
                 "http.method": "\(request.method)",

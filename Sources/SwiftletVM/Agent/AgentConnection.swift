@@ -82,7 +82,7 @@ package final class AgentConnection: Sendable {
 
     /// Calls back, on the event loop, when the peer broke the protocol.
     func onViolation(_ callback: @escaping @Sendable (ProtocolError) -> Void) {
-        run { $0.violation = callback }
+        run { $0.onViolation(callback) }
     }
 
     private func run(_ body: @escaping @Sendable (AgentHandler) -> Void) {

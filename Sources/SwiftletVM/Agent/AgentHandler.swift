@@ -21,7 +21,8 @@ final class AgentHandler: ChannelInboundHandler {
 
     let hello: EventLoopPromise<Hello>
     let warm: EventLoopPromise<Void>
-    var violation: (@Sendable (ProtocolError) -> Void)?
+    private var violation: (@Sendable (ProtocolError) -> Void)?
+    private var breach: ProtocolError?
 
     private let eventLoop: any EventLoop
     private var context: ChannelHandlerContext?
@@ -114,6 +115,12 @@ final class AgentHandler: ChannelInboundHandler {
         }
     }
 
+    /// Calls back at the first breach, also one that was before.
+    func onViolation(_ callback: @escaping @Sendable (ProtocolError) -> Void) {
+        violation = callback
+        if let breach { callback(breach) }
+    }
+
     /// Ends everything that waits.
     func fail(_ error: MicroVMError) {
         guard failure == nil else { return }
@@ -171,6 +178,7 @@ final class AgentHandler: ChannelInboundHandler {
             }
         } catch {
             fail(.ended(.protocolViolation(error.description)))
+            breach = error
             violation?(error)
         }
     }

@@ -50,7 +50,8 @@ package struct HostCapacity: Sendable {
         let memory = shape.memoryMB + Self.overheadMB
         guard memoryMB + memory <= limits.memoryMB else {
             throw .full(
-                reason: "This node has \(limits.memoryMB - memoryMB) of \(limits.memoryMB) MiB of memory left for microVMs, "
+                reason:
+                    "This node has \(limits.memoryMB - memoryMB) of \(limits.memoryMB) MiB of memory left for microVMs, "
                     + "and this one needs \(memory)"
             )
         }

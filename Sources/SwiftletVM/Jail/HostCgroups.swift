@@ -77,7 +77,7 @@ package struct HostCgroups: Sendable {
                 }
             }
         }
-        return try VMCgroup(paths: paths)
+        return VMCgroup(paths: paths)
     }
 
     /// Removes this server's part; to be called when no VM is left.
@@ -175,33 +175,37 @@ package struct HostCgroups: Sendable {
 }
 
 /// One VM's cgroup, in each hierarchy. Its processes enter it as they start.
-final class VMCgroup: Sendable {
-    private let paths: [String]
-    /// `cgroup.procs` of each hierarchy, open for writing.
-    let descriptors: [Int32]
+struct VMCgroup: Sendable {
+    fileprivate let paths: [String]
 
-    fileprivate init(paths: [String]) throws {
-        self.paths = paths
-        var opened: [Int32] = []
+    /// `cgroup.procs` of each hierarchy, open for writing as long as the result lives.
+    func open() throws -> Entries {
+        let entries = Entries()
         for path in paths {
-            let descriptor = open("\(path)/cgroup.procs", O_WRONLY | O_CLOEXEC)
+            let descriptor = Glibc.open("\(path)/cgroup.procs", O_WRONLY | O_CLOEXEC)
             guard descriptor >= 0 else {
-                let reason = String(cString: strerror(errno))
-                opened.forEach { close($0) }
-                paths.forEach(HostCgroups.remove)
-                throw MicroVMError.cannotStart("\(path)/cgroup.procs: \(reason)")
+                throw MicroVMError.cannotStart("\(path)/cgroup.procs: \(String(cString: strerror(errno)))")
             }
-            opened.append(descriptor)
+            entries.add(descriptor)
         }
-        descriptors = opened
-    }
-
-    deinit {
-        descriptors.forEach { close($0) }
+        return entries
     }
 
     /// Removes it, when its processes are gone. Blocks.
     func remove() {
         paths.forEach(HostCgroups.remove)
+    }
+
+    /// Open descriptors, closed together.
+    final class Entries {
+        private(set) var numbers: [Int32] = []
+
+        fileprivate func add(_ number: Int32) {
+            numbers.append(number)
+        }
+
+        deinit {
+            numbers.forEach { close($0) }
+        }
     }
 }

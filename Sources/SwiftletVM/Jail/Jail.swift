@@ -32,7 +32,9 @@ package enum Jail: Equatable, Sendable {
         var arguments = [
             "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL",
             "--uid", "65534", "--gid", "65534", "--hostname", "jail", "--clearenv",
-            "--ro-bind", root.directory, "/", "--proc", "/proc", "--ro-bind", view.image, "/image",
+            // Started by root, QEMU is root's user id to the kernel's settings: /proc must not be writable.
+            "--ro-bind", root.directory, "/", "--proc", "/proc", "--remount-ro", "/proc",
+            "--ro-bind", view.image, "/image",
             "--bind", view.disk, "/vm/disk.qcow2", "--dev-bind", "/dev/null", "/dev/null",
         ]
         if let template = view.template { arguments += ["--ro-bind", template, "/template"] }

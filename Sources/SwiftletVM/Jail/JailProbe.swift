@@ -31,7 +31,8 @@ package struct JailProbe: Sendable {
         var configuration = configuration
         configuration.directory += "-jail-probe"
         let directory = configuration.directory
-        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger).resources()
+        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger)
+            .resources()
         defer {
             // A later probe clears what cannot be removed now.
             try? FileManager.default.removeItem(atPath: directory)
@@ -52,9 +53,20 @@ package struct JailProbe: Sendable {
             group.addTask { await machine.run() }
             let listener = try Listener()
             var attempts: [Attempt] = []
+            // Were QEMU dead, or its socket, every attempt would fail.
+            try await Self.control(
+                machine,
+                image: resources.jail == .none ? resources.imageDirectory : "/image",
+                id: "c1"
+            )
             for way in Self.ways(jailed: resources.jail != .none, template: template, port: listener.port) {
                 attempts.append(await Self.attempt(way, on: machine))
             }
+            try await Self.control(
+                machine,
+                image: resources.jail == .none ? resources.imageDirectory : "/image",
+                id: "c2"
+            )
             attempts.append(try await Self.execute(on: machine, directory: directory))
             machine.kill(.killed(reason: "The probe is over"))
             _ = try await machine.waitForEnd()
@@ -116,7 +128,7 @@ package struct JailProbe: Sendable {
             Way(name: "connect to the host", command: "chardev-add", arguments: socket),
             open("see the server's process", "/proc/\(getpid())/status", id: "p", readOnly: true),
             open("read the host's files", "/etc/passwd", id: "f", readOnly: true),
-            open("write to the host's files", "/tmp", id: "t", readOnly: false),
+            open("change the host's kernel settings", "/proc/sys/kernel/core_pattern", id: "k", readOnly: false),
         ]
     }
 
@@ -132,7 +144,30 @@ package struct JailProbe: Sendable {
             try await machine.control(way.command, arguments: way.arguments)
             return Attempt(name: way.name, isBlocked: false, words: "it was possible")
         } catch {
-            return Attempt(name: way.name, isBlocked: true, words: "\(error)")
+            let words = "\(error)"
+            // Another failure proves nothing.
+            let isBlocked = refusals.contains { words.contains($0) }
+            return Attempt(
+                name: way.name,
+                isBlocked: isBlocked,
+                words: isBlocked ? words : "it failed in another way: \(words)"
+            )
+        }
+    }
+
+    /// What the host's kernel says of things that a jail forbids or hides.
+    private static let refusals = [
+        "Read-only file system", "Permission denied", "Operation not permitted", "No such file or directory",
+        "Network is unreachable", "can't mmap", "Could not open",
+    ]
+
+    /// Something that QEMU may do.
+    private static func control(_ machine: Machine, image: String, id: String) async throws {
+        let way = open("control", "\(image)/rootfs.ext4", id: id, readOnly: true)
+        do {
+            try await machine.control(way.command, arguments: way.arguments)
+        } catch {
+            throw MicroVMError.cannotStart("The probe's QEMU does not do what it may: \(error)")
         }
     }
 
@@ -143,7 +178,9 @@ package struct JailProbe: Sendable {
         do {
             try await machine.control("migrate", arguments: "{\"uri\":\"exec:cat >/dev/null; echo >\(mark)\"}")
         } catch {
-            return Attempt(name: name, isBlocked: true, words: "\(error)")
+            // It is killed before it can answer.
+            let end = try await machine.waitForEnd()
+            return Attempt(name: name, isBlocked: end == .hypervisorExited("signal 31"), words: "\(error): \(end)")
         }
         // A shell that was started gets a moment to show it.
         for _ in 0..<20 where !FileManager.default.fileExists(atPath: mark) && machine.end == nil {
@@ -168,11 +205,14 @@ private struct Listener: ~Copyable {
         let descriptor = descriptor
         let result = withUnsafeMutablePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(descriptor, $0, length) == 0 && listen(descriptor, 1) == 0 && getsockname(descriptor, $0, &length) == 0
+                bind(descriptor, $0, length) == 0 && listen(descriptor, 1) == 0
+                    && getsockname(descriptor, $0, &length) == 0
             }
         }
         port = Int(UInt16(bigEndian: address.sin_port))
-        guard result else { throw MicroVMError.cannotStart("No socket on loopback: \(String(cString: strerror(errno)))") }
+        guard result else {
+            throw MicroVMError.cannotStart("No socket on loopback: \(String(cString: strerror(errno)))")
+        }
     }
 
     deinit {

@@ -26,7 +26,7 @@ package struct JailRoot: Equatable, Sendable {
 
     /// The root for a QEMU, made if it is not there.
     ///
-    /// - Parameter parent: a directory of ours; older roots in it are removed.
+    /// - Parameter parent: a directory of ours; roots in it that nobody has used for a week are removed.
     /// - Throws: `MicroVMError.cannotStart` when the executable's libraries cannot be listed or copied.
     static func ensure(
         in parent: String,
@@ -44,11 +44,8 @@ package struct JailRoot: Equatable, Sendable {
             let name = "jail-\(try Self.digest(of: sources))"
             let root = JailRoot(directory: "\(parent)/\(name)", qemu: qemu)
             if !FileManager.default.fileExists(atPath: root.directory) { try root.make(from: sources, in: parent) }
-            for old in try FileManager.default.contentsOfDirectory(atPath: parent)
-            where old.hasPrefix("jail-") && old != name {
-                // A QEMU of another server may still run from it; it keeps what it has mapped.
-                try? FileManager.default.removeItem(atPath: "\(parent)/\(old)")
-            }
+            try FileManager.default.setAttributes([.modificationDate: Date()], ofItemAtPath: root.directory)
+            try Self.removeOld(in: parent)
             return root
         }
     }
@@ -87,6 +84,17 @@ package struct JailRoot: Equatable, Sendable {
             hash.update(data: Data("\(source) \(attributes[.size] ?? 0) \(Int(modified))\n".utf8))
         }
         return hash.finalize().prefix(6).map { String(format: "%02x", $0) }.joined()
+    }
+
+    /// Removes roots that no server has started with for a week; another server may still start VMs in a younger one.
+    private static func removeOld(in parent: String) throws {
+        for name in try FileManager.default.contentsOfDirectory(atPath: parent) where name.hasPrefix("jail-") {
+            let path = "\(parent)/\(name)"
+            // Another server may have removed it meanwhile.
+            let changed = try? FileManager.default.attributesOfItem(atPath: path)[.modificationDate] as? Date
+            guard let changed, changed.timeIntervalSinceNow < -7 * 86_400 else { continue }
+            try? FileManager.default.removeItem(atPath: path)
+        }
     }
 
     private func make(from sources: [String], in parent: String) throws {

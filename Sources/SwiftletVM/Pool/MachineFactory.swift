@@ -20,17 +20,33 @@ actor MachineFactory {
 
     typealias Job = @Sendable () async -> Void
 
+    private struct Caller {
+        var promise: EventLoopPromise<(Machine, Machine.Origin)>
+        let since = ContinuousClock.now
+    }
+
     private struct Pool {
         var plan: PoolPlan
         var idle: [Machine] = []
-        var callers: [PoolPlan.Ticket: EventLoopPromise<(Machine, Machine.Origin)>] = [:]
+        var callers: [PoolPlan.Ticket: Caller] = [:]
         var usedAt = ContinuousClock.now
+
+        /// Nobody waits for a machine, and none is on its way.
+        var isQuiet: Bool { callers.isEmpty && plan.starting + plan.refilling == 0 }
+
+        /// Since when somebody waits for whom no machine is on its way.
+        var waitingSince: ContinuousClock.Instant? {
+            guard plan.unserved > 0, let first = plan.queue.first else { return nil }
+            return callers[first]?.since
+        }
     }
 
     /// A refill waits for this long after a machine was taken: its first call has the processors for itself.
     private static let courtesy = Duration.milliseconds(50)
     /// A pool that nobody has asked for in this time is given up, with its template's memory.
     private static let poolAge = Duration.seconds(600)
+    /// Shapes whose templates are held in memory at the most; beyond, the longest unused are given up.
+    private static let poolLimit = 8
 
     private let configuration: Configuration
     private let resources: VMResources
@@ -38,8 +54,10 @@ actor MachineFactory {
     private let logger: Logger
     private var pools: [VMShape: Pool] = [:]
     private var taken: [Machine.Origin: Int] = [:]
-    private var starting = 0
+    /// Starts for callers, restores and boots apart: a boot takes seconds and must not hold restores up.
+    private var starting: [Machine.Origin: Int] = [:]
     private var refilling = 0
+    private var isClosed = false
     private var lastTaken = ContinuousClock.now
     private let jobs: AsyncStream<Job>
     private let submitted: AsyncStream<Job>.Continuation
@@ -62,6 +80,7 @@ actor MachineFactory {
         await withDiscardingTaskGroup { group in
             group.addTask { await self.keepTime() }
             for await job in jobs { group.addTask { await job() } }
+            isClosed = true
             submitted.finish()
             group.cancelAll()
             failCallers(.cannotStart("The server is shutting down"))
@@ -82,6 +101,7 @@ actor MachineFactory {
 
     /// A machine of a shape, its guest stopped, and where it came from. Whoever takes it kills it in the end.
     func take(_ shape: VMShape) async throws -> (Machine, Machine.Origin) {
+        guard !isClosed else { throw MicroVMError.cannotStart("The server is shutting down") }
         var current = pool(shape)
         current.usedAt = .now
         lastTaken = .now
@@ -97,7 +117,7 @@ actor MachineFactory {
             return try await take(shape)
         case .queued(let ticket):
             let promise = resources.eventLoopGroup.next().makePromise(of: (Machine, Machine.Origin).self)
-            pools[shape]?.callers[ticket] = promise
+            pools[shape]?.callers[ticket] = Caller(promise: promise)
             serve()
             return try await withTaskCancellationHandler {
                 try await promise.futureResult.get()
@@ -113,16 +133,16 @@ actor MachineFactory {
     }
 
     private func leave(_ ticket: PoolPlan.Ticket, shape: VMShape) {
-        guard let promise = pools[shape]?.callers.removeValue(forKey: ticket) else { return }
+        guard let caller = pools[shape]?.callers.removeValue(forKey: ticket) else { return }
         _ = pools[shape]?.plan.leave(ticket)
-        promise.fail(CancellationError())
+        caller.promise.fail(CancellationError())
     }
 
     private func failCallers(_ error: MicroVMError) {
         for shape in pools.keys {
             let callers = pools[shape]?.callers ?? [:]
             pools[shape]?.callers = [:]
-            for promise in callers.values { promise.fail(error) }
+            for caller in callers.values { caller.promise.fail(error) }
         }
     }
 
@@ -137,13 +157,25 @@ actor MachineFactory {
         return fresh
     }
 
-    /// Begins as many starts for callers as may run at once, the longest waiting shape first.
+    /// Begins as many starts for callers as may run at once, the longest waiting caller's first.
     private func serve() {
-        while starting < configuration.concurrency,
-            let shape = pools.filter({ $0.value.plan.unserved > 0 }).min(by: { $0.value.usedAt < $1.value.usedAt })?.key
-        {
-            start(shape, isRefill: false)
-        }
+        while let shape = nextWaiting() { start(shape, isRefill: false) }
+    }
+
+    private func nextWaiting() -> VMShape? {
+        let waiting = pools.compactMap { shape, pool in pool.waitingSince.map { (shape, $0) } }
+        return waiting.sorted { $0.1 < $1.1 }.map(\.0).first(where: mayStart)
+    }
+
+    private func mayStart(_ shape: VMShape) -> Bool {
+        guard starting[kind(of: shape), default: 0] < configuration.concurrency else { return false }
+        // While a template is being built one guest boots for whoever came first; the others are served faster by waiting.
+        guard let templates, templates.isComing(shape) else { return true }
+        return pools[shape]?.plan.starting == 0
+    }
+
+    private func kind(of shape: VMShape) -> Machine.Origin {
+        templates?.isReady(shape) == true ? .template : .boot
     }
 
     private func scheduleRefill() {
@@ -156,7 +188,10 @@ actor MachineFactory {
 
     /// Begins one start for a pool, if nobody waits for a machine and no other refill runs.
     private func refill() {
-        guard starting == 0, refilling == 0, lastTaken + Self.courtesy <= .now else { return }
+        let isQuiet = starting.values.allSatisfy { $0 == 0 } && lastTaken + Self.courtesy <= .now
+        guard isQuiet, refilling == 0, !isClosed else { return }
+        // All pools together, so that sessions of many shapes do not fill the memory with clones that wait.
+        guard pools.values.reduce(0, { $0 + $1.plan.idle }) < configuration.pool.maximum else { return }
         for shape in pools.keys.sorted(by: { $0.tag < $1.tag }) {
             guard let plan = pools[shape]?.plan, plan.deficit(at: .now) > 0, let templates else { continue }
             guard templates.isReady(shape) else {
@@ -168,90 +203,103 @@ actor MachineFactory {
         }
     }
 
+    /// Owns a template's coming; then there may be more to do.
     private nonisolated func submit(_ job: @escaping Job) {
-        submitted.yield(job)
+        submitted.yield { [self] in
+            await job()
+            await serve()
+        }
     }
 
     private func start(_ shape: VMShape, isRefill: Bool) {
-        pools[shape]?.plan.start()
-        if isRefill { refilling += 1 } else { starting += 1 }
+        pools[shape]?.plan.start(isRefill: isRefill)
+        let kind = kind(of: shape)
+        if isRefill { refilling += 1 } else { starting[kind, default: 0] += 1 }
         submitted.yield { [self] in
             do {
                 let (machine, origin) = try await obtain(shape, isRefill: isRefill)
+                await finishStart(kind, isRefill)
                 await deliver(machine, origin, isRefill: isRefill)
             } catch {
+                await finishStart(kind, isRefill)
                 await fail(shape, error, isRefill: isRefill)
             }
         }
     }
 
+    private func finishStart(_ kind: Machine.Origin, _ isRefill: Bool) {
+        if isRefill { refilling -= 1 } else { starting[kind, default: 0] -= 1 }
+    }
+
     private nonisolated func obtain(_ shape: VMShape, isRefill: Bool) async throws -> (Machine, Machine.Origin) {
+        do {
+            return try await obtainOnce(shape, isRefill: isRefill)
+        } catch let error where !isRefill && !(error is CancellationError) && templates?.isReady(shape) == true {
+            // The template's files may have been removed; without them there are others, or a boot.
+            logger.warning("A template could not be used", metadata: ["vm.shape": "\(shape)", "error": "\(error)"])
+            templates?.forget(shape)
+            return try await obtainOnce(shape, isRefill: isRefill)
+        }
+    }
+
+    private nonisolated func obtainOnce(_ shape: VMShape, isRefill: Bool) async throws -> (Machine, Machine.Origin) {
         let loaded = try await templates?.template(for: shape, submit: submit)
         guard loaded != nil || !isRefill else { throw MicroVMError.cannotStart("There is no template yet") }
-        let machine: Machine
-        do {
-            machine = try await Machine.start(
-                shape,
-                memory: loaded,
-                isBackground: isRefill,
-                resources: resources,
-                logger: logger
-            )
-        } catch let error where loaded != nil {
-            // Its files may have been removed; the next caller gets another.
-            templates?.forget(shape)
-            throw error
-        }
-        own(machine)
+        let machine = try await Machine.start(
+            shape,
+            memory: loaded,
+            isBackground: isRefill,
+            resources: resources,
+            logger: logger
+        )
+        try await own(machine)
         do {
             guard loaded != nil else {
                 // Booting is work for the host's processors, as a restore is.
                 _ = try await machine.hello(within: resources.bootTimeout)
                 return (machine, .boot)
             }
-            try await machine.restore()
+            try await machine.within(resources.bootTimeout, "It was not restored") { try await machine.restore() }
             if isRefill { try await settle(machine) }
             return (machine, .template)
         } catch {
             machine.kill(.killed(reason: "It could not be started: \(error)"))
-            if loaded != nil { templates?.forget(shape) }
             throw error
         }
     }
 
     /// Lets a clone go through the ways of a call, and pauses it.
     private nonisolated func settle(_ machine: Machine) async throws {
-        let limit = resources.bootTimeout
-        let timer = machine.agent.eventLoop.scheduleTask(in: .nanoseconds(Int64(limit.seconds * 1e9))) {
-            machine.kill(.killed(reason: "It did not come to rest"))
+        try await machine.within(resources.bootTimeout, "It did not come to rest") {
+            machine.resume()
+            try await machine.agent.rehearse(.fresh(hostName: "rehearsal", diskLimit: resources.diskLimit))
+            try await machine.pause()
         }
-        defer { timer.cancel() }
-        machine.resume()
-        try await machine.agent.rehearse(.fresh(hostName: "rehearsal", diskLimit: resources.diskLimit))
-        try await machine.pause()
     }
 
-    private nonisolated func own(_ machine: Machine) {
+    /// Hands a machine's life to `run()`; when that is ending, sees to its end here.
+    private nonisolated func own(_ machine: Machine) async throws {
         let result = submitted.yield { [self] in
             await machine.run()
             await ended(machine)
         }
         if case .enqueued = result { return }
         machine.kill(.killed(reason: "The server is shutting down"))
+        await machine.run()
+        throw MicroVMError.cannotStart("The server is shutting down")
     }
 
     private func deliver(_ machine: Machine, _ origin: Machine.Origin, isRefill: Bool) {
-        finishStart(isRefill)
-        switch pools[machine.shape]?.plan.started() {
+        switch pools[machine.shape]?.plan.started(isRefill: isRefill) {
         case .give(let ticket):
             taken[origin, default: 0] += 1
-            pools[machine.shape]?.callers.removeValue(forKey: ticket)?.succeed((machine, origin))
-        case .keep where isRefill && machine.end == nil:
+            pools[machine.shape]?.callers.removeValue(forKey: ticket)?.promise.succeed((machine, origin))
+        case .keep where machine.end == nil:
             pools[machine.shape]?.idle.append(machine)
         case .keep:
-            // The caller it was for has gone, and it never went through a rehearsal.
             pools[machine.shape]?.plan.lost()
-            machine.kill(.killed(reason: "Nobody needed it any more"))
+        case .refill:
+            settleLate(machine, origin)
         case nil:
             machine.kill(.killed(reason: "Its pool was given up"))
         }
@@ -259,20 +307,38 @@ actor MachineFactory {
         refill()
     }
 
-    private func fail(_ shape: VMShape, _ error: any Error, isRefill: Bool) {
-        finishStart(isRefill)
-        if !(error is CancellationError) {
-            logger.error("A machine could not be started", metadata: ["vm.shape": "\(shape)", "error": "\(error)"])
+    /// A machine whose caller was served by another becomes the pool's.
+    private func settleLate(_ machine: Machine, _ origin: Machine.Origin) {
+        refilling += 1
+        submitted.yield { [self] in
+            do {
+                guard origin != .boot else { throw MicroVMError.cannotStart("Nobody needs it any more") }
+                try await settle(machine)
+                await finishStart(origin, true)
+                await deliver(machine, origin, isRefill: true)
+            } catch {
+                machine.kill(.killed(reason: "\(error)"))
+                await finishStart(origin, true)
+                await giveUp(machine.shape)
+            }
         }
-        if let ticket = pools[shape]?.plan.failed() {
-            let reason = error as? MicroVMError ?? .cannotStart("\(error)")
-            pools[shape]?.callers.removeValue(forKey: ticket)?.fail(reason)
-        }
+    }
+
+    private func giveUp(_ shape: VMShape) {
+        _ = pools[shape]?.plan.failed(isRefill: true)
         serve()
     }
 
-    private func finishStart(_ isRefill: Bool) {
-        if isRefill { refilling -= 1 } else { starting -= 1 }
+    private func fail(_ shape: VMShape, _ error: any Error, isRefill: Bool) {
+        if !(error is CancellationError) {
+            logger.error("A machine could not be started", metadata: ["vm.shape": "\(shape)", "error": "\(error)"])
+        }
+        if isRefill { templates?.forget(shape) }
+        if let ticket = pools[shape]?.plan.failed(isRefill: isRefill) {
+            let reason = error as? MicroVMError ?? .cannotStart("\(error)")
+            pools[shape]?.callers.removeValue(forKey: ticket)?.promise.fail(reason)
+        }
+        serve()
     }
 
     // MARK: Letting go
@@ -292,12 +358,22 @@ actor MachineFactory {
                 pools[shape]?.plan.lost()
                 machine.kill(.killed(reason: "The pool shrinks"))
             }
-            if shape != configuration.commonShape, let pool = pools[shape], pool.usedAt + Self.poolAge < .now,
-                pool.plan.idle + pool.plan.starting == 0, pool.callers.isEmpty
-            {
-                pools[shape] = nil
-                templates?.forget(shape)
-            }
+            let isOld = (pools[shape]?.usedAt ?? .now) + Self.poolAge < .now
+            if isOld, shape != configuration.commonShape { giveUpPool(shape) }
         }
+        while pools.count > Self.poolLimit,
+            let shape = pools.filter({ $0.key != configuration.commonShape && $0.value.isQuiet })
+                .min(by: { $0.value.usedAt < $1.value.usedAt })?.key
+        {
+            giveUpPool(shape)
+        }
+    }
+
+    /// Lets go of a shape's waiting machines and of its template's memory.
+    private func giveUpPool(_ shape: VMShape) {
+        guard let pool = pools[shape], pool.isQuiet else { return }
+        pools[shape] = nil
+        for machine in pool.idle { machine.kill(.killed(reason: "Its pool was given up")) }
+        templates?.forget(shape)
     }
 }

@@ -25,8 +25,10 @@ package struct PoolPlan: Sendable {
     package let limits: Limits
     /// Machines that wait, paused.
     package private(set) var idle = 0
-    /// Machines on their way.
+    /// Machines on their way for callers.
     package private(set) var starting = 0
+    /// Machines on their way for the pool.
+    package private(set) var refilling = 0
     /// Callers, the first come first.
     package private(set) var queue: [Ticket] = []
     private var demand: [ContinuousClock.Instant] = []
@@ -75,33 +77,41 @@ package struct PoolPlan: Sendable {
 
     /// How many machines the pool lacks, callers apart.
     package func deficit(at now: ContinuousClock.Instant) -> Int {
-        max(0, target(at: now) - idle - max(0, starting - queue.count))
+        max(0, target(at: now) - idle - refilling)
     }
 
-    /// One more is being restored.
-    package mutating func start() {
-        starting += 1
+    /// One more is being restored, for a caller or for the pool.
+    package mutating func start(isRefill: Bool) {
+        if isRefill { refilling += 1 } else { starting += 1 }
     }
 
     package enum Delivery: Equatable, Sendable {
         /// Give it to this caller.
         case give(Ticket)
-        /// Pause it; it waits.
+        /// It waits.
         case keep
+        /// The caller that it was for was served otherwise: it goes on as the pool's.
+        case refill
     }
 
     /// A machine is there.
-    package mutating func started() -> Delivery {
-        starting -= 1
-        guard !queue.isEmpty else {
+    package mutating func started(isRefill: Bool) -> Delivery {
+        if isRefill { refilling -= 1 } else { starting -= 1 }
+        if !queue.isEmpty { return .give(queue.removeFirst()) }
+        if isRefill {
             idle += 1
             return .keep
         }
-        return .give(queue.removeFirst())
+        refilling += 1
+        return .refill
     }
 
-    /// A machine could not be had: the first caller in the queue is told, if there is one.
-    package mutating func failed() -> Ticket? {
+    /// A machine could not be had: the first caller in the queue is told, if it was for callers. A refill is nobody's.
+    package mutating func failed(isRefill: Bool) -> Ticket? {
+        if isRefill {
+            refilling -= 1
+            return nil
+        }
         starting -= 1
         return queue.isEmpty ? nil : queue.removeFirst()
     }

@@ -70,13 +70,16 @@ struct QEMUProcess: Sendable {
         // QEMU gets no more descriptors than it needs; where there is no state, it is another /dev/null.
         let state = try Descriptor.reading(launch.template?.state ?? "/dev/null")
         var limits = ChildProcess.Limits()
-        limits.cgroups = cgroup?.descriptors ?? []
         // The guest keeps to its limit by itself; this holds a QEMU that its guest has taken over. A template's memory is no file
         // on the disk, but counts as one.
-        if launch.start != .bootIntoFile { limits.fileSize = resources.diskLimit + resources.diskLimit / 4 + (64 << 20) }
-        limits.nice = launch.isBackground ? 10 : 0
+        if launch.start != .bootIntoFile {
+            limits.fileSize = resources.diskLimit + resources.diskLimit / 4 + (64 << 20)
+        }
+        limits.nice = launch.isBackground && resources.mayRenice ? 10 : 0
         let (executable, arguments) = command(launch, resources: resources)
         let inherited = [console.theirs, qmp.theirs, control.theirs, launch.memory?.descriptor ?? null.number]
+        let entries = try cgroup?.open()
+        limits.cgroups = entries?.numbers ?? []
         let process = try await ChildProcess.spawn(
             executable,
             arguments: arguments,
@@ -84,19 +87,23 @@ struct QEMUProcess: Sendable {
             limits: limits,
             on: resources.spawner
         )
+        withExtendedLifetime(entries) {}
         console.closeTheirs()
         qmp.closeTheirs()
         control.closeTheirs()
         errors.closeTheirs()
+        var agent: AgentConnection?
         do {
             if let output = launch.stateOutput { try qmp.send(descriptor: output, named: "state") }
             guard let control = control.take(), let qmp = qmp.take(), let console = console.take(),
                 let errors = errors.take()
             else { throw MicroVMError.cannotStart("A socket was used twice") }
             let group = resources.eventLoopGroup
+            let opened = try await AgentConnection.open(socket: control, on: group)
+            agent = opened
             let started = QEMUProcess(
                 process: process,
-                agent: try await AgentConnection.open(socket: control, on: group),
+                agent: opened,
                 qmp: try await QMPConnection.open(socket: qmp, on: group),
                 console: try await TailCapture.open(socket: console, limit: 16 * 1024, on: group),
                 errors: try await TailCapture.open(socket: errors, limit: 4 * 1024, on: group),
@@ -106,6 +113,7 @@ struct QEMUProcess: Sendable {
             try await resources.blocking.runIfActive { try launch.directory.note(processID: process.pid) }
             return started
         } catch {
+            agent?.fail(.cannotStart("\(error)"))
             process.killInnermost()
             _ = try await process.wait(on: resources.blocking)
             throw error
@@ -130,8 +138,9 @@ struct QEMUProcess: Sendable {
         return (executable, arguments + qemu.arguments)
     }
 
-    /// Ends the background's slower pace. Only root may; for others there was none.
+    /// Ends the background's slower pace, where there was one.
     func becomeForeground() {
+        guard resources.mayRenice else { return }
         for pid in [process.pid] + process.children { _ = cprocess_set_nice(pid, 0) }
     }
 

@@ -49,7 +49,9 @@ package final class SealedMemory: Sendable {
     /// Forbids every further change, for this process and all others.
     package func seal() throws {
         let failure = cprocess_seal(descriptor)
-        guard failure == 0 else { throw TemplateError("Memory cannot be sealed: \(String(cString: strerror(failure)))") }
+        guard failure == 0 else {
+            throw TemplateError("Memory cannot be sealed: \(String(cString: strerror(failure)))")
+        }
     }
 
     /// Writes it to a new file, holes as holes. Blocks.

@@ -76,7 +76,7 @@ struct TemplateBuilder: Sendable {
             group.addTask { await machine.run() }
             do {
                 try await warm(machine)
-                try await machine.freeze()
+                try await machine.within(resources.bootTimeout, "It could not be frozen") { try await machine.freeze() }
             } catch {
                 machine.kill(.killed(reason: "Its template could not be built"))
                 let console = await machine.consoleTail()
@@ -84,7 +84,10 @@ struct TemplateBuilder: Sendable {
                 throw error
             }
             let end = try await machine.waitForEnd()
-            guard end == .hypervisorExited("exit code 0") else { throw TemplateError("Its QEMU failed: \(end)") }
+            // It may have warned of something on the way.
+            guard case .hypervisorExited(let how) = end, how.hasPrefix("exit code 0") else {
+                throw TemplateError("Its QEMU failed: \(end)")
+            }
             try await resources.blocking.runUncancelled { try directory.forgetProcess() }
         }
     }
@@ -93,10 +96,6 @@ struct TemplateBuilder: Sendable {
     private func warm(_ machine: Machine) async throws {
         let limit = resources.bootTimeout
         _ = try await machine.hello(within: limit)
-        let timer = machine.agent.eventLoop.scheduleTask(in: .nanoseconds(Int64(limit.seconds * 1e9))) {
-            machine.kill(.killed(reason: "Its interpreters were not warm within \(Int(limit.seconds)) s"))
-        }
-        defer { timer.cancel() }
-        try await machine.agent.warm()
+        try await machine.within(limit, "Its interpreters were not warm") { try await machine.agent.warm() }
     }
 }

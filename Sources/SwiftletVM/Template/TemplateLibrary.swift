@@ -44,6 +44,11 @@ final class TemplateLibrary: Sendable {
         states.withLock { if case .ready = $0[shape] { true } else { false } }
     }
 
+    /// Whether it is being loaded or built.
+    func isComing(_ shape: VMShape) -> Bool {
+        states.withLock { if case .coming = $0[shape] { true } else { false } }
+    }
+
     /// Has a shape's template loaded or built, if it is not on its way.
     func want(_ shape: VMShape, submit: Submit) {
         let isNew = states.withLock { states in
@@ -61,13 +66,27 @@ final class TemplateLibrary: Sendable {
     /// The template of a shape; nil when there is none yet, and then one is on its way.
     func template(for shape: VMShape, submit: Submit) async throws -> LoadedTemplate? {
         if let loaded = ready(shape) { return loaded }
-        // What lies on the disk is worth the moment that it takes to load.
-        if let loaded = try await load(shape) {
-            states.withLock { $0[shape] = .ready(loaded) }
-            return loaded
+        // What lies on the disk is worth the moment that it takes to load; once, however many ask.
+        let isFirst = states.withLock { states in
+            if states[shape] != nil { return false }
+            states[shape] = .coming
+            return true
         }
-        want(shape, submit: submit)
-        return nil
+        guard isFirst else {
+            want(shape, submit: submit)
+            // One that is only being loaded is there in a moment; one that is being built is not.
+            for _ in 0..<15 where isComing(shape) { try await Task.sleep(for: .milliseconds(50)) }
+            return ready(shape)
+        }
+        do {
+            let loaded = try await load(shape)
+            states.withLock { $0[shape] = loaded.map { .ready($0) } }
+            if loaded == nil { want(shape, submit: submit) }
+            return loaded
+        } catch {
+            states.withLock { $0[shape] = nil }
+            throw error
+        }
     }
 
     /// Drops a template from memory: it is loaded, or built, anew.
@@ -85,13 +104,19 @@ final class TemplateLibrary: Sendable {
         let identity = identify(shape)
         return try await builder.resources.blocking.runIfActive { [store, builder, logger] in
             let found = store.load(identity, tscKHz: builder.resources.tscKHz) { reason in
-                logger.warning("A template was removed", metadata: ["template": "\(identity.name)", "reason": "\(reason)"])
+                logger.warning(
+                    "A template was removed",
+                    metadata: ["template": "\(identity.name)", "reason": "\(reason)"]
+                )
             }
             guard let found else { return nil }
             do {
                 return LoadedTemplate(template: found, memory: try SealedMemory.load(found.memory))
             } catch {
-                logger.error("A template could not be loaded", metadata: ["template": "\(found.name)", "error": "\(error)"])
+                logger.error(
+                    "A template could not be loaded",
+                    metadata: ["template": "\(found.name)", "error": "\(error)"]
+                )
                 return nil
             }
         }

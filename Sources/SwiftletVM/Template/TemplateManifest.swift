@@ -65,11 +65,14 @@ package struct TemplateManifest: Codable, Equatable, Sendable {
     package var stateDigest: String
     package var diskDigest: String
 
-    /// Why the template must not be used here; nil when it may.
-    func mismatch(with wanted: TemplateIdentity, tscKHz: UInt64) -> String? {
+    /// Whether a guest that counts its time in this template's ticks is right where they come at another rate.
+    func keepsTime(at tscKHz: UInt64) -> Bool {
+        abs(Double(self.tscKHz) - Double(tscKHz)) <= Double(tscKHz) * 0.000_2
+    }
+
+    /// Why the template is not what was asked for; nil when it is.
+    func mismatch(with wanted: TemplateIdentity) -> String? {
         if identity != wanted { return "it was built for something else" }
-        let drift = abs(Double(self.tscKHz) - Double(tscKHz))
-        if drift > Double(tscKHz) * 0.002 { return "this processor's clock runs at another rate" }
         if memorySize != wanted.shape.memoryMB << 20 { return "its memory has the wrong size" }
         return nil
     }

@@ -55,9 +55,9 @@ package struct TemplateStore: Sendable {
             let path = "\(directory)/\(name)"
             do {
                 let template = try read(path)
-                if let reason = template.manifest.mismatch(with: identity, tscKHz: tscKHz) {
-                    throw TemplateError(reason)
-                }
+                if let reason = template.manifest.mismatch(with: identity) { throw TemplateError(reason) }
+                // It may be right for another host that shares the directory.
+                guard template.manifest.keepsTime(at: tscKHz) else { continue }
                 try check(template)
                 try Data().write(to: URL(filePath: template.used))
                 return template
@@ -105,16 +105,23 @@ package struct TemplateStore: Sendable {
         return removed
     }
 
-    /// A fresh directory to build in. Builds of processes that are gone are cleared.
+    /// A fresh directory to build in, for the holder of the lock. What builds that were cut off have left is cleared.
     package func makeWorkDirectory() throws -> String {
         let files = FileManager.default
-        try files.createDirectory(atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        try files.createDirectory(
+            atPath: directory,
+            withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o700]
+        )
         for name in try files.contentsOfDirectory(atPath: directory) where name.hasPrefix(".building-") {
-            let pid = name.split(separator: "-").dropFirst().first.flatMap { pid_t($0) } ?? 0
-            if pid != getpid(), kill(pid, 0) != 0 { try? files.removeItem(atPath: "\(directory)/\(name)") }
+            try files.removeItem(atPath: "\(directory)/\(name)")
         }
-        let path = "\(directory)/.building-\(getpid())-\(UUID().uuidString.prefix(8))"
-        try files.createDirectory(atPath: path, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o700])
+        let path = "\(directory)/.building-\(UUID().uuidString.prefix(8))"
+        try files.createDirectory(
+            atPath: path,
+            withIntermediateDirectories: false,
+            attributes: [.posixPermissions: 0o700]
+        )
         return path
     }
 

@@ -29,7 +29,9 @@ struct Benchmark {
         try await withServer("pool of 2", ["SWIFTLET_POOL_SIZE": "2"]) { benchmark, server in
             try await benchmark.measureRunning(server)
         }
-        try await withServer("no pool", ["SWIFTLET_POOL_SIZE": "0", "SWIFTLET_POOL_MAXIMUM": "0"]) { benchmark, server in
+        try await withServer("no pool", ["SWIFTLET_POOL_SIZE": "0", "SWIFTLET_POOL_MAXIMUM": "0"]) {
+            benchmark,
+            server in
             let work = Workload(client: server.client)
             // The first has the template loaded.
             _ = try await work.newSessions(2) {}

@@ -10,7 +10,8 @@ struct TemplateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "template",
         abstract: "Builds, lists and removes templates: booted guests that new VMs are copies of.",
-        discussion: "A server builds the templates that it needs by itself; this is for doing it ahead, or for tidying up.",
+        discussion:
+            "A server builds the templates that it needs by itself; this is for doing it ahead, or for tidying up.",
         subcommands: [Build.self, List.self, Remove.self]
     )
 
@@ -33,7 +34,9 @@ struct TemplateCommand: AsyncParsableCommand {
 
         func validate() throws {
             guard memoryMb.map((128...8_192).contains) ?? true else { throw ValidationError("--memory-mb: 128..8192") }
-            guard vcpuCount.map([1, 2, 4, 6, 8].contains) ?? true else { throw ValidationError("--vcpu-count: 1, 2, 4, 6, 8") }
+            guard vcpuCount.map([1, 2, 4, 6, 8].contains) ?? true else {
+                throw ValidationError("--vcpu-count: 1, 2, 4, 6, 8")
+            }
         }
 
         func run() async throws {
@@ -84,7 +87,8 @@ struct TemplateCommand: AsyncParsableCommand {
 
     struct Remove: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Removes a template; VMs that are copies of it go on, and a server builds it anew when it needs it."
+            abstract:
+                "Removes a template; VMs that are copies of it go on, and a server builds it anew when it needs it."
         )
 
         @OptionGroup var common: CommonOptions

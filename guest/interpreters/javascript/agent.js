@@ -113,6 +113,7 @@ class Control {
     if (seed.length !== 32) throw new RangeError('the seed has a wrong length');
     const variables = [];
     for (let count = reader.number(); count > 0; count--) variables.push([reader.field().toString(), reader.field().toString()]);
+    this.count = 0;
     this.port.postMessage({ action: 'prepare', seed: Uint8Array.from(seed), variables });
   }
 

@@ -10,6 +10,7 @@ const fs = require('fs');
 const Module = require('module');
 const path = require('path');
 const util = require('util');
+const v8 = require('v8');
 const inspector = require('inspector');
 const { Writable } = require('stream');
 const { Worker } = require('worker_threads');
@@ -150,6 +151,10 @@ class Interpreter {
   prepare({ seed, variables }) {
     for (const [name, value] of variables) process.env[name] = value;
     Math.random = makeRandom(Buffer.from(seed));
+    // Contexts that user code makes later take theirs from V8.
+    v8.setFlagsFromString(`--random-seed=${Buffer.from(seed).readInt32LE(28) || 1}`);
+    // What a rehearsal left behind.
+    this.last = undefined;
     this.port.postMessage({ action: 'prepared' });
   }
 

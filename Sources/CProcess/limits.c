@@ -8,6 +8,13 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+int cprocess_raise_descriptor_limit(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0) return errno;
+    files.rlim_cur = files.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &files) < 0 ? errno : 0;
+}
+
 int cprocess_set_nice(pid_t pid, int nice) {
     char path[32];
     snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
