@@ -158,7 +158,7 @@ package struct JailProbe: Sendable {
     /// What the host's kernel says of things that a jail forbids or hides.
     private static let refusals = [
         "Read-only file system", "Permission denied", "Operation not permitted", "No such file or directory",
-        "Network is unreachable", "can't mmap", "Could not open",
+        "Network is unreachable", "Connection refused",
     ]
 
     /// Something that QEMU may do.
