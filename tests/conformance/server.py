@@ -25,8 +25,10 @@ ACCELERATOR = os.environ.get("SWIFTLET_TEST_ACCELERATOR", "tcg")
 
 
 class Server:
-    def __init__(self, *flags, variant="minimal", **settings):
-        self.directory = tempfile.mkdtemp(prefix="swiftlet-test-")
+    def __init__(self, *flags, variant="minimal", words=(PROGRAM,), directory=None, **settings):
+        """`words`: what starts the program; settings are environment variables."""
+        self.words = list(words)
+        self.directory = directory or tempfile.mkdtemp(prefix="swiftlet-test-")
         self.flags = ["--image-variant", variant, "--accelerator", ACCELERATOR, *flags]
         self.settings = {"SWIFTLET_VCPU_COUNT": "1", "SWIFTLET_POOL_SIZE": "1", **settings}
         self.process = None
@@ -38,9 +40,10 @@ class Server:
         return environment
 
     def start(self):
-        self.log = open(os.path.join(self.directory, "server.log"), "ab")
+        # Beside it: a directory of another user's is made by the server itself.
+        self.log = open(self.directory + ".log", "ab")
         self.process = subprocess.Popen(
-            [PROGRAM, "serve", "--port", "0", *self.flags],
+            [*self.words, "serve", "--port", "0", *self.flags],
             stdout=subprocess.PIPE,
             stderr=self.log,
             env=self.environment(),
@@ -59,7 +62,7 @@ class Server:
         self.key = pathlib.Path(self.directory, "first-key").read_text().strip()
 
     def log_text(self):
-        return pathlib.Path(self.directory, "server.log").read_text(errors="replace")[-200_000:]
+        return pathlib.Path(self.directory + ".log").read_text(errors="replace")[-200_000:]
 
     def command(self, *words):
         return subprocess.run(
@@ -88,6 +91,7 @@ class Server:
                 raise
         self.log.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+        os.unlink(self.directory + ".log")
 
     def session(self, **options):
         return Session(self, **options)

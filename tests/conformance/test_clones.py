@@ -170,6 +170,22 @@ def test_a_burst_larger_than_the_pool_is_served_in_full(pooled):
         session.kill()
 
 
+def test_a_burst_beyond_the_queue_is_refused_and_the_rest_is_served():
+    server = Server(SWIFTLET_MAXIMUM_STARTING_VMS="3", SWIFTLET_POOL_SIZE="0", SWIFTLET_POOL_MAXIMUM="0")
+    try:
+        sessions = [server.session() for _ in range(12)]
+        with concurrent.futures.ThreadPoolExecutor(12) as pool:
+            body = {"command": "1 + 1", "timeout": 60}
+            replies = list(pool.map(lambda one: one.post("/execute", {**body, "session_id": one.id}), sessions))
+        served = [reply for reply in replies if reply.status_code == 200]
+        refused = [reply for reply in replies if reply.status_code == 503]
+        assert len(served) >= 3 and refused and len(served) + len(refused) == 12
+        assert all(reply.json()["stdout"] == "2\n" for reply in served)
+        assert all(int(reply.headers["Retry-After"]) > 0 and "being started" in reply.json()["detail"] for reply in refused)
+    finally:
+        server.stop()
+
+
 def test_what_the_node_cannot_hold_is_refused_with_the_reason():
     server = Server(SWIFTLET_MAXIMUM_VMS="1", SWIFTLET_POOL_SIZE="0", SWIFTLET_POOL_MAXIMUM="0")
     try:
@@ -241,6 +257,23 @@ def test_a_vms_disk_has_a_quota_that_programs_see():
         assert session.bash("head -c 50M /dev/zero > /app/fits && echo fits")["stdout"] == "fits\n"
     finally:
         server.stop()
+
+
+def test_what_a_clone_does_to_its_memory_and_disk_reaches_no_other(pooled):
+    def digests():
+        return subprocess.run("sha256sum %s/minimal-512m1-*/*" % TEMPLATES, shell=True, capture_output=True, text=True).stdout
+
+    before = digests()
+    vandal = pooled.session()
+    assert vandal.run("x = bytearray(os.urandom(1 << 20) * 250) if (os := __import__('os')) else 0; len(x)")["exit_code"] == 0
+    vandal.bash("sync; dd if=/dev/urandom of=/dev/vda bs=1M count=200 conv=notrunc 2>/dev/null; sync; echo 3 > /proc/sys/vm/drop_caches")
+    vandal.kill()
+    for _ in range(3):
+        other = pooled.session()
+        assert other.run("import hashlib; hashlib.sha256(b'x').hexdigest()[:8]")["stdout"] == "'2d711642'\n"
+        assert other.bash("python3 -c 'print(6 * 7)'; dmesg | grep -ci ext4-fs.error")["stdout"] == "42\n0\n"
+        other.kill()
+    assert digests() == before and before.count("\n") >= 4
 
 
 # Templates on the disk
@@ -412,6 +445,43 @@ def test_each_qemu_is_jailed(pooled):
     mounts = pathlib.Path("/proc/%d/mountinfo" % qemu).read_text().splitlines()
     writable = {line.split()[4] for line in mounts if "rw" in line.split()[5].split(",")}
     assert writable <= {"/vm/disk.qcow2", "/proc", "/dev/null", "/dev/kvm"}
+
+
+def test_a_normal_user_has_the_jail_too(tmp_path):
+    """Where user namespaces are allowed, nothing of this needs root."""
+    user, home = 42424, pathlib.Path(tempfile.mkdtemp(prefix="swiftlet-user-"))
+    try:
+        for name in (PROGRAM, os.path.join(os.path.dirname(PROGRAM), "swiftlet-agent")):
+            shutil.copy(name, home)
+        shutil.copytree(pathlib.Path(__file__).parents[2] / "guest", home / "guest", ignore=shutil.ignore_patterns(".*", "tests"))
+        image = max(pathlib.Path(IMAGES).glob("minimal-*"), key=os.path.getmtime)
+        (home / "images").mkdir()
+        subprocess.run(["cp", "-r", "--sparse=always", str(image), str(home / "images")], check=True)
+        subprocess.run(["chown", "-R", "%d:%d" % (user, user), str(home)], check=True)
+        words = ["setpriv", "--reuid=%d" % user, "--regid=%d" % user, "--clear-groups", "--", str(home / "swiftlet")]
+        server = Server(
+            words=words,
+            directory=str(home / "data"),
+            HOME=str(home),
+            SWIFTLET_IMAGES_DIRECTORY=str(home / "images"),
+            SWIFTLET_TEMPLATES_DIRECTORY=str(home / "templates"),
+        )
+        try:
+            wait_for_pool(server, 1)
+            session = server.session()
+            result = session.run("1 + 1")
+            assert (result["stdout"], result["restore"]["origin"]) == ("2\n", "pool")
+            qemus = server.qemus()
+            assert qemus and all(os.stat("/proc/%d" % pid).st_uid in (0, user) for pid in qemus)
+            assert all(re.search(r"NoNewPrivs:\s+1", pathlib.Path("/proc/%d/status" % pid).read_text()) for pid in qemus)
+            environment = {**server.environment(), "SWIFTLET_DATA_DIRECTORY": str(home / "other")}
+            report = subprocess.run([*words, "doctor", "--image-variant", "minimal", "--json"], env=environment, capture_output=True, text=True, timeout=120)
+            findings = {finding["name"]: finding for finding in json.loads(report.stdout)}
+            assert all(finding["state"] == "good" for name, finding in findings.items() if name.startswith("Jail")), report.stdout
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.mark.kvm

@@ -21,10 +21,12 @@ package struct HostCapacity: Sendable {
             self.starting = starting
         }
 
-        /// What this machine can bear: four fifths of its memory, and so many virtual processors for each real one.
+        /// What this machine can bear: four fifths of the memory that the server may use, and so many virtual processors for each
+        /// real one.
         package static func ofThisMachine(cpuOvercommit: Int) -> Limits {
             let processors = ProcessInfo.processInfo.activeProcessorCount
-            let memory = Int(ProcessInfo.processInfo.physicalMemory >> 20) * 4 / 5
+            let physical = Int(ProcessInfo.processInfo.physicalMemory)
+            let memory = (min(physical, HostCgroups.ownMemoryLimit ?? physical) >> 20) * 4 / 5
             return Limits(vms: 1_000, memoryMB: memory, vcpus: processors * cpuOvercommit, starting: 64)
         }
     }

@@ -85,6 +85,23 @@ package struct HostCgroups: Sendable {
         hierarchies.map(\.base).forEach(Self.remove)
     }
 
+    /// The memory in bytes that this process's own cgroup may use, where that is limited: in a container, for one.
+    static var ownMemoryLimit: Int? {
+        let unified = memberships().first { $0.controllers.isEmpty }?.path ?? "/"
+        let separate = memberships().first { $0.controllers.contains("memory") }?.path ?? "/"
+        let files = mounts().flatMap { mount -> [String] in
+            switch mount.type {
+            case "cgroup2": ["\(mount.path)\(unified)/memory.max", "\(mount.path)/memory.max"]
+            case "cgroup" where mount.options.contains("memory"):
+                ["\(mount.path)\(separate)/memory.limit_in_bytes", "\(mount.path)/memory.limit_in_bytes"]
+            default: []
+            }
+        }
+        let limits = files.compactMap { try? String(contentsOfFile: $0, encoding: .utf8) }
+            .compactMap { Int($0.trimmingCharacters(in: .whitespacesAndNewlines)) }
+        return limits.min()
+    }
+
     // MARK: Finding
 
     private static func unified(_ name: String) -> Hierarchy? {
