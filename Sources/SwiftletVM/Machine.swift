@@ -129,7 +129,16 @@ final class Machine: Sendable {
         } catch {
             observed = .hypervisorExited("\(error)")
         }
-        let end = self.end ?? observed
+        // Known before anybody is told: who hears of the loss may ask at once.
+        let end = state.withLock { state in
+            switch state {
+            case .living:
+                state = .ending(observed)
+                return observed
+            case .ending(let end), .ended(let end):
+                return end
+            }
+        }
         agent.fail(.ended(end))
         let directory = directory
         do {

@@ -88,7 +88,8 @@ package final class MicroVM: Sendable {
     package var end: VMEnd? {
         state.withLock { state in
             switch state {
-            case .starting, .running: nil
+            case .starting: nil
+            case .running(let machine): machine.end
             case .stopping(let end), .ended(let end): end
             }
         }
@@ -96,7 +97,7 @@ package final class MicroVM: Sendable {
 
     package var isRunning: Bool {
         state.withLock { state in
-            if case .running = state { true } else { false }
+            if case .running(let machine) = state { machine.end == nil } else { false }
         }
     }
 
