@@ -18,7 +18,9 @@ final class BenchServer {
         directory = NSTemporaryDirectory() + "/swiftlet-bench-\(UUID().uuidString)"
         process = Process()
         process.executableURL = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+        // 32 clients and a burst of 50 are more than a small machine would admit by itself.
+        let roomy = ["SWIFTLET_CPU_OVERCOMMIT": "200", "SWIFTLET_MEMORY_BUDGET_MB": "65536"]
+        process.environment = ProcessInfo.processInfo.environment.merging(roomy) { $1 }.merging(environment) { $1 }
         process.arguments = [
             "serve", "--port", "0", "--data-directory", directory, "--images-directory", settings.data.images,
             "--templates-directory", settings.data.templates, "--image-variant", variant,

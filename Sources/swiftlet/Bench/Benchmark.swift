@@ -26,7 +26,7 @@ struct Benchmark {
 
     /// Measures everything, on servers of its own.
     mutating func run() async throws {
-        try await withServer("pool of 2", ["SWIFTLET_POOL_SIZE": "2"]) { benchmark, server in
+        try await withServer("pool of 2", ["SWIFTLET_POOL_SIZE": "2", "SWIFTLET_POOL_MAXIMUM": "2"]) { benchmark, server in
             try await benchmark.measureRunning(server)
         }
         try await withServer("no pool", ["SWIFTLET_POOL_SIZE": "0", "SWIFTLET_POOL_MAXIMUM": "0"]) {
