@@ -330,7 +330,7 @@ actor MachineFactory {
     }
 
     private func fail(_ shape: VMShape, _ error: any Error, isRefill: Bool) {
-        if !(error is CancellationError) {
+        if !(error is CancellationError), !isClosed {
             logger.error("A machine could not be started", metadata: ["vm.shape": "\(shape)", "error": "\(error)"])
         }
         if isRefill { templates?.forget(shape) }

@@ -26,7 +26,8 @@ struct Benchmark {
 
     /// Measures everything, on servers of its own.
     mutating func run() async throws {
-        try await withServer("pool of 2", ["SWIFTLET_POOL_SIZE": "2", "SWIFTLET_POOL_MAXIMUM": "2"]) { benchmark, server in
+        let pool = ["SWIFTLET_POOL_SIZE": "2", "SWIFTLET_POOL_MAXIMUM": "2"]
+        try await withServer("pool of 2", pool) { benchmark, server in
             try await benchmark.measureRunning(server)
         }
         try await withServer("no pool", ["SWIFTLET_POOL_SIZE": "0", "SWIFTLET_POOL_MAXIMUM": "0"]) {
