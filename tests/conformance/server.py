@@ -36,7 +36,8 @@ class Server:
 
     def environment(self):
         environment = dict(os.environ, SWIFTLET_TEMPLATES_DIRECTORY=TEMPLATES)
-        environment.update(SWIFTLET_DATA_DIRECTORY=self.directory, SWIFTLET_IMAGES_DIRECTORY=IMAGES, **self.settings)
+        environment.update(SWIFTLET_DATA_DIRECTORY=self.directory, SWIFTLET_IMAGES_DIRECTORY=IMAGES)
+        environment.update(self.settings)
         return environment
 
     def start(self):

@@ -265,7 +265,7 @@ def test_what_a_clone_does_to_its_memory_and_disk_reaches_no_other(pooled):
 
     before = digests()
     vandal = pooled.session()
-    assert vandal.run("x = bytearray(os.urandom(1 << 20) * 250) if (os := __import__('os')) else 0; len(x)")["exit_code"] == 0
+    assert vandal.run("import os\nx = [os.urandom(1 << 20) for _ in range(250)]\nlen(x)")["exit_code"] == 0
     vandal.bash("sync; dd if=/dev/urandom of=/dev/vda bs=1M count=200 conv=notrunc 2>/dev/null; sync; echo 3 > /proc/sys/vm/drop_caches")
     vandal.kill()
     for _ in range(3):

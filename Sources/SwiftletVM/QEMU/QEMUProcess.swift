@@ -50,7 +50,9 @@ struct QEMUProcess: Sendable {
         return try resources.cgroups?.make(
             launch.directory.name,
             limits: HostCgroups.Limits(
-                memory: launch.shape.memoryMB << 20 + overhead,
+                // Twice the guest's: a page that a clone is the first to touch is made in the shared memory too, and its maker is
+                // charged for both.
+                memory: 2 * (launch.shape.memoryMB << 20) + overhead,
                 processors: Double(launch.shape.vcpuCount) + 0.5,
                 processes: 128
             )
