@@ -80,6 +80,11 @@ import Testing
         try await withUnpreparedConnection { connection, peer in
             let prepared = connection.prepare(Self.identity)
             let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+            // A guest answers what it was asked.
+            for type in [FrameType.prepare, .execute, .end] {
+                let asked = try peer.next()
+                #expect(asked.type == type)
+            }
             peer.send(
                 Frame(.prepared, payload: Prepared(generation: Self.identity.generation, confirmed: .all).payload),
                 Frame(.exit, stream: 1, payload: report(code: 4))
@@ -105,6 +110,8 @@ import Testing
         try await withUnpreparedConnection { connection, peer in
             let prepared = connection.prepare(Self.identity)
             let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+            let asked = try peer.next()
+            #expect(asked.type == .prepare)
             peer.send(answer)
             await #expect(throws: MicroVMError.self) {
                 for try await _ in run.events {}
