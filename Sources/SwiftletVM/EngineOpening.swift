@@ -143,7 +143,7 @@ extension TemplateIdentity {
         let attributes = try? FileManager.default.attributesOfItem(atPath: configuration.qemu)
         let changed = (attributes?[.modificationDate] as? Date)?.timeIntervalSince1970 ?? 0
         let line = version.output.split(separator: "\n").first.map(String.init) ?? "no version"
-        let processor = Self.hostProcessor
+        let processor = HostProcessor.model
         return { shape in
             let files = QEMUCommand.Files(kernel: "", initramfs: "", rootFileSystem: "", templateDisk: "", disk: "")
             let command = QEMUCommand(
@@ -164,11 +164,5 @@ extension TemplateIdentity {
                 machine: command.machine + command.processor
             )
         }
-    }
-
-    private static var hostProcessor: String {
-        let text = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
-        let line = text.split(separator: "\n").first { $0.hasPrefix("model name") }
-        return line?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown"
     }
 }

@@ -34,7 +34,6 @@ final class Machine: Sendable {
     let shape: VMShape
     let agent: AgentConnection
     let template: Template?
-    let startedAt = ContinuousClock.now
     private let qemu: QEMUProcess
     private let directory: VMDirectory?
     private let resources: VMResources
@@ -90,8 +89,6 @@ final class Machine: Sendable {
             throw error
         }
     }
-
-    var processID: Int32 { qemu.process.pid }
 
     /// Why it ended; nil while it lives.
     var end: VMEnd? {

@@ -101,13 +101,6 @@ package final class MicroVM: Sendable {
         }
     }
 
-    /// The process id of QEMU, or of its jail, while it lives.
-    package var processID: Int32? {
-        state.withLock { state in
-            if case .running(let machine) = state { machine.processID } else { nil }
-        }
-    }
-
     /// How it became itself; nil before its guest has confirmed it.
     package var restore: Restore? { restoreRecord.withLock { $0 } }
 
@@ -241,7 +234,7 @@ package final class MicroVM: Sendable {
             let milliseconds = Int(Date().timeIntervalSince(startedAt) * 1000)
             restoreRecord.withLock {
                 $0 = Restore(
-                    generation: prepared.generation.map { String(format: "%02x", $0) }.joined(),
+                    generation: prepared.generation.hexadecimal,
                     origin: origin.rawValue,
                     template: machine.template?.name,
                     confirmed: prepared.confirmed.names,

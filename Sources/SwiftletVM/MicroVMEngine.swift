@@ -20,8 +20,6 @@ package final class MicroVMEngine: Sendable {
     }
 
     package let accelerator: Accelerator
-    /// Whether QEMU runs in a jail, and which cgroup controllers limit it.
-    package let protection: (isJailed: Bool, controllers: [String])
     private let resources: VMResources
     private let factory: MachineFactory
     private let logger: Logger
@@ -40,23 +38,7 @@ package final class MicroVMEngine: Sendable {
     ) async throws -> MicroVMEngine {
         let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger)
             .resources()
-        let library: TemplateLibrary?
-        if let directory = configuration.templates {
-            let identify = try await TemplateIdentity.maker(
-                for: configuration,
-                spawner: resources.spawner,
-                threads: threads
-            )
-            let store = TemplateStore(directory: directory)
-            library = TemplateLibrary(
-                builder: TemplateBuilder(store: store, resources: resources, logger: logger),
-                limits: configuration.templateLimits,
-                logger: logger,
-                identify: identify
-            )
-        } else {
-            library = nil
-        }
+        let library = try await Self.library(configuration, resources: resources, logger: logger)
         let factory = MachineFactory(
             configuration: .init(
                 commonShape: configuration.commonShape,
@@ -79,31 +61,38 @@ package final class MicroVMEngine: Sendable {
         threads: NIOThreadPool,
         logger: Logger
     ) async throws -> Template {
-        guard let directory = configuration.templates else { throw TemplateError("Templates are switched off") }
         let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger)
             .resources()
         defer { resources.cgroups?.remove() }
+        guard let library = try await library(configuration, resources: resources, logger: logger) else {
+            throw TemplateError("Templates are switched off")
+        }
+        return try await library.loadOrBuild(shape).template
+    }
+
+    /// The templates that a configuration asks for; nil when it asks for none.
+    private static func library(
+        _ configuration: Configuration,
+        resources: VMResources,
+        logger: Logger
+    ) async throws -> TemplateLibrary? {
+        guard let directory = configuration.templates else { return nil }
         let identify = try await TemplateIdentity.maker(
             for: configuration,
             spawner: resources.spawner,
-            threads: threads
+            threads: resources.blocking
         )
-        let builder = TemplateBuilder(
-            store: TemplateStore(directory: directory),
-            resources: resources,
-            logger: logger
-        )
-        return try await TemplateLibrary(
-            builder: builder,
+        let store = TemplateStore(directory: directory)
+        return TemplateLibrary(
+            builder: TemplateBuilder(store: store, resources: resources, logger: logger),
             limits: configuration.templateLimits,
             logger: logger,
             identify: identify
-        ).loadOrBuild(shape).template
+        )
     }
 
     private init(configuration: Configuration, resources: VMResources, factory: MachineFactory, logger: Logger) {
         accelerator = configuration.accelerator
-        protection = (resources.jail != .none, resources.cgroups?.controllers ?? [])
         self.resources = resources
         self.factory = factory
         self.logger = logger

@@ -54,8 +54,9 @@ struct VMDirectory: Sendable {
     /// QEMU dies with its server already; this is for the server that was lost together with its kernel's notice of it.
     /// - Returns: how many directories were removed.
     static func sweep(_ parent: String) throws -> Int {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: parent)) ?? []
-        for name in names where !name.hasSuffix(".qcow2") {
+        let entries = (try? FileManager.default.contentsOfDirectory(atPath: parent)) ?? []
+        let names = entries.filter { !$0.hasSuffix(".qcow2") }
+        for name in names {
             let directory = VMDirectory(parent: parent, id: name)
             if let words = try? String(contentsOfFile: directory.processFile, encoding: .utf8).split(separator: " "),
                 words.count == 2, let pid = Int32(words[0]), let start = UInt64(words[1].dropLast()),
@@ -65,7 +66,7 @@ struct VMDirectory: Sendable {
             }
             try directory.remove()
         }
-        return names.count { !$0.hasSuffix(".qcow2") }
+        return names.count
     }
 }
 

@@ -61,9 +61,10 @@ final class Interpreter {
         if case .idle = state { true } else { false }
     }
 
-    /// Asked for and not started, or not to be waited for any more.
+    /// It failed to start too often to be waited for.
     var isHopeless: Bool { failures > Interpreter.patience }
 
+    /// It lives, or was to; one that waits to be asked for does neither.
     var isStarted: Bool { control >= 0 || failures > 0 }
 
     // MARK: Its life

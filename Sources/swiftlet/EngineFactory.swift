@@ -7,7 +7,12 @@ import SwiftletVM
 
 /// From settings to an engine's configuration.
 enum EngineFactory {
-    static func configuration(_ settings: Settings, image: Image, initramfs: String) -> MicroVMEngine.Configuration {
+    /// A configuration with the newest image of the variant and the agent at hand, for software emulation. Blocks.
+    ///
+    /// - Throws: `ImageError` naming what is missing.
+    static func configuration(_ settings: Settings) throws -> MicroVMEngine.Configuration {
+        let image = try ImageStore(directory: settings.data.images).newest(settings.imageVariant)
+        let initramfs = try Initramfs(agent: settings.agent, resources: settings.resources).ensure(for: image)
         var configuration = MicroVMEngine.Configuration(
             qemu: settings.qemu,
             accelerator: .tcg,

@@ -121,10 +121,8 @@ struct HostCheck {
     private func accelerator() async -> Finding {
         do {
             try settings.data.create()
-            let image = try ImageStore(directory: settings.data.images).newest(settings.imageVariant)
-            let initramfs = try Initramfs(agent: settings.agent, resources: settings.resources).ensure(for: image)
             let probe = AcceleratorProbe(
-                configuration: EngineFactory.configuration(settings, image: image, initramfs: initramfs),
+                configuration: try EngineFactory.configuration(settings),
                 cache: settings.data.accelerator,
                 logger: Logger(label: "doctor")
             )

@@ -17,9 +17,7 @@ struct JailCheck {
         }
         do {
             try settings.data.create()
-            let image = try ImageStore(directory: settings.data.images).newest(settings.imageVariant)
-            let initramfs = try Initramfs(agent: settings.agent, resources: settings.resources).ensure(for: image)
-            let configuration = EngineFactory.configuration(settings, image: image, initramfs: initramfs)
+            let configuration = try EngineFactory.configuration(settings)
             let probe = JailProbe(configuration: configuration, logger: Logger(label: "doctor"))
             let attempts = try await probe.attempts(threads: .singleton)
             return [summary(attempts), cgroups(configuration)] + attempts.map(finding)

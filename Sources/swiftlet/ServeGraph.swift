@@ -61,12 +61,7 @@ struct ServeGraph {
 
     private func openEngine(threads: NIOThreadPool) async throws -> MicroVMEngine {
         let settings = settings
-        let (image, initramfs) = try await threads.runIfActive {
-            let image = try ImageStore(directory: settings.data.images).newest(settings.imageVariant)
-            let initramfs = Initramfs(agent: settings.agent, resources: settings.resources)
-            return (image, try initramfs.ensure(for: image))
-        }
-        var configuration = EngineFactory.configuration(settings, image: image, initramfs: initramfs)
+        var configuration = try await threads.runIfActive { try EngineFactory.configuration(settings) }
         configuration.accelerator = try await EngineFactory.accelerator(
             settings,
             configuration: configuration,

@@ -17,18 +17,9 @@ PROGRAM = pathlib.Path(__file__).resolve().parents[1] / "interpreters/javascript
 NODE = os.environ.get("NODE") or shutil.which("node")
 FLAGS = ["--no-force-async-hooks-checks"]
 
-pytestmark = pytest.mark.skipif(NODE is None, reason="There is no node here")
-
 
 def make_runner(*flags):
     return Runner([NODE, *FLAGS, *flags, str(PROGRAM)])
-
-
-@pytest.fixture(scope="module")
-def runner():
-    runner = make_runner()
-    yield runner
-    runner.close()
 
 
 def test_state_is_kept_and_the_last_value_shown(runner):

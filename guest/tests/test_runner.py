@@ -18,13 +18,6 @@ def make_runner():
     return Runner([sys.executable, str(PROGRAM)])
 
 
-@pytest.fixture(scope="module")
-def runner():
-    runner = make_runner()
-    yield runner
-    runner.close()
-
-
 def test_state_is_kept_and_the_last_value_shown(runner):
     assert runner.run("x = 41") == (0, 0, "", "")
     assert runner.run("x + 1") == (0, 0, "42\n", "")

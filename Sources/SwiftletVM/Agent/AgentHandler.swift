@@ -204,9 +204,9 @@ final class AgentHandler: ChannelInboundHandler {
             preparing = nil
             let answer = try Prepared(payload: frame.payload)
             guard answer.generation == request.generation, answer.confirmed == .all else {
-                let missing = MicroVMError.notPrepared("\(Prepared.Confirmation.all.subtracting(answer.confirmed))")
-                promise.fail(missing)
-                throw .notPrepared(missing: Prepared.Confirmation.all.subtracting(answer.confirmed))
+                let missing = Prepared.Confirmation.all.subtracting(answer.confirmed)
+                promise.fail(MicroVMError.notPrepared("\(missing)"))
+                throw .notPrepared(missing: missing)
             }
             isPrepared = true
             promise.succeed(answer)

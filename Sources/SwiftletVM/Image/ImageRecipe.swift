@@ -33,7 +33,7 @@ package struct ImageRecipe: Sendable {
             hash.update(data: Data("\(input) \(data.count)\n".utf8))
             hash.update(data: data)
         }
-        let digest = hash.finalize().prefix(6).map { String(format: "%02x", $0) }.joined()
+        let digest = hash.finalize().prefix(6).hexadecimal
         return "\(variant.rawValue)-\(digest)"
     }
 

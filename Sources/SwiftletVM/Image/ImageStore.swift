@@ -76,12 +76,10 @@ package struct ImageStore: Sendable {
     /// Runs a body while no other process builds an image here.
     func withLock<Result>(_ body: () async throws -> Result) async throws -> Result {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        let lock = open("\(directory)/.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard lock >= 0 else { throw ImageError("\(directory)/.lock: \(String(cString: strerror(errno)))") }
-        defer { close(lock) }
-        guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
+        guard let lock = try DirectoryLock(directory) else {
             throw ImageError("Another process builds an image in \(directory); wait for it to end")
         }
+        defer { withExtendedLifetime(lock) {} }
         return try await body()
     }
 
@@ -104,6 +102,6 @@ package struct ImageStore: Sendable {
         defer { try? file.close() }
         var hash = SHA256()
         while let piece = try file.read(upToCount: 4 << 20), !piece.isEmpty { hash.update(data: piece) }
-        return hash.finalize().map { String(format: "%02x", $0) }.joined()
+        return hash.finalize().hexadecimal
     }
 }

@@ -23,26 +23,14 @@ package struct Initramfs: Sendable {
     /// - Throws: `ImageError` naming the file that is missing.
     package func ensure(for image: Image) throws -> String {
         let archive = try compose(modules: image.modules)
-        let digest = SHA256.hash(data: archive).prefix(8).map { String(format: "%02x", $0) }.joined()
+        let digest = SHA256.hash(data: archive).prefix(8).hexadecimal
         let name = "initramfs-\(digest).cpio"
         let path = "\(image.directory)/\(name)"
         if !FileManager.default.fileExists(atPath: path) {
             try Data(archive).write(to: URL(filePath: path), options: .atomic)
         }
-        try FileManager.default.setAttributes([.modificationDate: Date()], ofItemAtPath: path)
-        try removeOld(in: image.directory)
+        try FileManager.default.markUsed(name, in: image.directory, removingUnused: "initramfs-")
         return path
-    }
-
-    /// Removes archives that no server has started with for a week; another server may still boot VMs from a younger one.
-    private func removeOld(in directory: String) throws {
-        for name in try FileManager.default.contentsOfDirectory(atPath: directory) where name.hasPrefix("initramfs-") {
-            let path = "\(directory)/\(name)"
-            // Another server may have removed it meanwhile.
-            let changed = try? FileManager.default.attributesOfItem(atPath: path)[.modificationDate] as? Date
-            guard let changed, changed.timeIntervalSinceNow < -7 * 86_400 else { continue }
-            try? FileManager.default.removeItem(atPath: path)
-        }
     }
 
     private func compose(modules: String) throws -> [UInt8] {

@@ -35,7 +35,7 @@ package struct HostCgroups: Sendable {
     ///
     /// - Parameter owner: what tells this server from another on the host, its directory of VMs.
     package init(owner: String) {
-        let digest = SHA256.hash(data: Data(owner.utf8)).prefix(6).map { String(format: "%02x", $0) }.joined()
+        let digest = SHA256.hash(data: Data(owner.utf8)).prefix(6).hexadecimal
         let name = "swiftlet-\(digest)"
         if let unified = Self.unified(name) {
             hierarchies = [unified]
@@ -48,7 +48,7 @@ package struct HostCgroups: Sendable {
     func sweep() {
         for hierarchy in hierarchies {
             for name in (try? FileManager.default.contentsOfDirectory(atPath: hierarchy.base)) ?? []
-            where name.hasPrefix("vm-") || name.hasPrefix("template-") || name.hasPrefix("machine-") {
+            where name.hasPrefix("template-") || name.hasPrefix("machine-") {
                 let path = "\(hierarchy.base)/\(name)"
                 let processes = (try? String(contentsOfFile: "\(path)/cgroup.procs", encoding: .utf8)) ?? ""
                 for pid in processes.split(separator: "\n").compactMap({ pid_t($0) }) { kill(pid, SIGKILL) }

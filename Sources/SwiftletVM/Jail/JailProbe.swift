@@ -52,21 +52,15 @@ package struct JailProbe: Sendable {
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await machine.run() }
             let listener = try Listener()
+            let isJailed = resources.jail != .none
+            let image = isJailed ? "/image" : resources.imageDirectory
             var attempts: [Attempt] = []
             // Were QEMU dead, or its socket, every attempt would fail.
-            try await Self.control(
-                machine,
-                image: resources.jail == .none ? resources.imageDirectory : "/image",
-                id: "c1"
-            )
-            for way in Self.ways(jailed: resources.jail != .none, template: template, port: listener.port) {
+            try await Self.control(machine, image: image, id: "c1")
+            for way in Self.ways(jailed: isJailed, template: template, port: listener.port) {
                 attempts.append(await Self.attempt(way, on: machine))
             }
-            try await Self.control(
-                machine,
-                image: resources.jail == .none ? resources.imageDirectory : "/image",
-                id: "c2"
-            )
+            try await Self.control(machine, image: image, id: "c2")
             attempts.append(try await Self.execute(on: machine, directory: directory))
             machine.kill(.killed(reason: "The probe is over"))
             _ = try await machine.waitForEnd()

@@ -44,8 +44,7 @@ package struct JailRoot: Equatable, Sendable {
             let name = "jail-\(try Self.digest(of: sources))"
             let root = JailRoot(directory: "\(parent)/\(name)", qemu: qemu)
             if !FileManager.default.fileExists(atPath: root.directory) { try root.make(from: sources, in: parent) }
-            try FileManager.default.setAttributes([.modificationDate: Date()], ofItemAtPath: root.directory)
-            try Self.removeOld(in: parent)
+            try FileManager.default.markUsed(name, in: parent, removingUnused: "jail-")
             return root
         }
     }
@@ -83,18 +82,7 @@ package struct JailRoot: Equatable, Sendable {
             let modified = (attributes[.modificationDate] as? Date)?.timeIntervalSince1970 ?? 0
             hash.update(data: Data("\(source) \(attributes[.size] ?? 0) \(Int(modified))\n".utf8))
         }
-        return hash.finalize().prefix(6).map { String(format: "%02x", $0) }.joined()
-    }
-
-    /// Removes roots that no server has started with for a week; another server may still start VMs in a younger one.
-    private static func removeOld(in parent: String) throws {
-        for name in try FileManager.default.contentsOfDirectory(atPath: parent) where name.hasPrefix("jail-") {
-            let path = "\(parent)/\(name)"
-            // Another server may have removed it meanwhile.
-            let changed = try? FileManager.default.attributesOfItem(atPath: path)[.modificationDate] as? Date
-            guard let changed, changed.timeIntervalSinceNow < -7 * 86_400 else { continue }
-            try? FileManager.default.removeItem(atPath: path)
-        }
+        return hash.finalize().prefix(6).hexadecimal
     }
 
     private func make(from sources: [String], in parent: String) throws {

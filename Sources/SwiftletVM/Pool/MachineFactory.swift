@@ -56,7 +56,6 @@ actor MachineFactory {
     private var taken: [Machine.Origin: Int] = [:]
     /// Starts for callers, restores and boots apart: a boot takes seconds and must not hold restores up.
     private var starting: [Machine.Origin: Int] = [:]
-    private var refilling = 0
     private var isClosed = false
     private var lastTaken = ContinuousClock.now
     private let jobs: AsyncStream<Job>
@@ -189,7 +188,7 @@ actor MachineFactory {
     /// Begins one start for a pool, if nobody waits for a machine and no other refill runs.
     private func refill() {
         let isQuiet = starting.values.allSatisfy { $0 == 0 } && lastTaken + Self.courtesy <= .now
-        guard isQuiet, refilling == 0, !isClosed else { return }
+        guard isQuiet, pools.values.allSatisfy({ $0.plan.refilling == 0 }), !isClosed else { return }
         // All pools together, so that sessions of many shapes do not fill the memory with clones that wait.
         guard pools.values.reduce(0, { $0 + $1.plan.idle }) < configuration.pool.maximum else { return }
         for shape in pools.keys.sorted(by: { $0.tag < $1.tag }) {
@@ -213,22 +212,22 @@ actor MachineFactory {
 
     private func start(_ shape: VMShape, isRefill: Bool) {
         pools[shape]?.plan.start(isRefill: isRefill)
-        let kind = kind(of: shape)
-        if isRefill { refilling += 1 } else { starting[kind, default: 0] += 1 }
+        let slot = isRefill ? nil : kind(of: shape)
+        if let slot { starting[slot, default: 0] += 1 }
         submitted.yield { [self] in
             do {
                 let (machine, origin) = try await obtain(shape, isRefill: isRefill)
-                await finishStart(kind, isRefill)
+                await finishStart(slot)
                 await deliver(machine, origin, isRefill: isRefill)
             } catch {
-                await finishStart(kind, isRefill)
+                await finishStart(slot)
                 await fail(shape, error, isRefill: isRefill)
             }
         }
     }
 
-    private func finishStart(_ kind: Machine.Origin, _ isRefill: Bool) {
-        if isRefill { refilling -= 1 } else { starting[kind, default: 0] -= 1 }
+    private func finishStart(_ slot: Machine.Origin?) {
+        if let slot { starting[slot, default: 0] -= 1 }
     }
 
     private nonisolated func obtain(_ shape: VMShape, isRefill: Bool) async throws -> (Machine, Machine.Origin) {
@@ -309,16 +308,13 @@ actor MachineFactory {
 
     /// A machine whose caller was served by another becomes the pool's.
     private func settleLate(_ machine: Machine, _ origin: Machine.Origin) {
-        refilling += 1
         submitted.yield { [self] in
             do {
                 guard origin != .boot else { throw MicroVMError.cannotStart("Nobody needs it any more") }
                 try await settle(machine)
-                await finishStart(origin, true)
                 await deliver(machine, origin, isRefill: true)
             } catch {
                 machine.kill(.killed(reason: "\(error)"))
-                await finishStart(origin, true)
                 await giveUp(machine.shape)
             }
         }

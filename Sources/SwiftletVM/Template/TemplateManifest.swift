@@ -48,7 +48,7 @@ package struct TemplateIdentity: Codable, Equatable, Sendable {
         encoder.outputFormatting = .sortedKeys
         // Strings and numbers always encode.
         let bytes = (try? encoder.encode(self)) ?? Data()
-        let digest = SHA256.hash(data: bytes).prefix(6).map { String(format: "%02x", $0) }.joined()
+        let digest = SHA256.hash(data: bytes).prefix(6).hexadecimal
         return "\(image.split(separator: "-").first ?? "image")-\(shape.tag)-\(digest)"
     }
 }

@@ -71,9 +71,10 @@ package struct TemplateStore: Sendable {
     }
 
     /// Waits until nobody else on this host builds a template here.
-    func lock(threads: NIOThreadPool) async throws -> StoreLock {
+    func lock(threads: NIOThreadPool) async throws -> DirectoryLock {
+        try await threads.runIfActive { try makeDirectory() }
         while true {
-            if let lock = try await threads.runIfActive({ try StoreLock(directory: directory) }) { return lock }
+            if let lock = try await threads.runIfActive({ try DirectoryLock(directory) }) { return lock }
             try await Task.sleep(for: .milliseconds(200))
         }
     }
@@ -86,7 +87,7 @@ package struct TemplateStore: Sendable {
         try FileManager.default.removeItem(atPath: "\(directory)/\(name)")
     }
 
-    /// Removes the longest unused templates until the rest keeps to the limits, and what builds left behind.
+    /// Removes the longest unused templates until the rest keeps to the limits.
     ///
     /// - Returns: the names of the removed.
     package func evict(maximumBytes: Int, maximumAge: TimeInterval, keeping kept: Set<String> = []) -> [String] {
@@ -108,11 +109,7 @@ package struct TemplateStore: Sendable {
     /// A fresh directory to build in, for the holder of the lock. What builds that were cut off have left is cleared.
     package func makeWorkDirectory() throws -> String {
         let files = FileManager.default
-        try files.createDirectory(
-            atPath: directory,
-            withIntermediateDirectories: true,
-            attributes: [.posixPermissions: 0o700]
-        )
+        try makeDirectory()
         for name in try files.contentsOfDirectory(atPath: directory) where name.hasPrefix(".building-") {
             try files.removeItem(atPath: "\(directory)/\(name)")
         }
@@ -123,6 +120,14 @@ package struct TemplateStore: Sendable {
             attributes: [.posixPermissions: 0o700]
         )
         return path
+    }
+
+    private func makeDirectory() throws {
+        try FileManager.default.createDirectory(
+            atPath: directory,
+            withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o700]
+        )
     }
 
     /// Makes a template of the files in a work directory.
@@ -177,28 +182,6 @@ package struct TemplateStore: Sendable {
 
     private static func digest(_ path: String) throws -> String {
         guard let data = FileManager.default.contents(atPath: path) else { throw TemplateError("\(path) is missing") }
-        return SHA256.hash(data: data).map { String(format: "%02x", $0) }.joined()
-    }
-}
-
-/// The right to build in a directory of templates, until it is released or the process ends.
-final class StoreLock: Sendable {
-    private let descriptor: Int32
-
-    /// nil when another has it.
-    init?(directory: String) throws {
-        try FileManager.default.createDirectory(
-            atPath: directory,
-            withIntermediateDirectories: true,
-            attributes: [.posixPermissions: 0o700]
-        )
-        let opened = open("\(directory)/.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard opened >= 0 else { throw TemplateError("\(directory)/.lock: \(String(cString: strerror(errno)))") }
-        descriptor = opened
-        guard flock(opened, LOCK_EX | LOCK_NB) == 0 else { return nil }
-    }
-
-    deinit {
-        close(descriptor)
+        return SHA256.hash(data: data).hexadecimal
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import SwiftletVM
 
 /// Where and what was measured, with all samples.
 struct BenchReport: Encodable, Sendable {
@@ -44,12 +45,10 @@ struct BenchReport: Encodable, Sendable {
 extension BenchReport.Host {
     /// This machine. The tools that tell are asked once; what they do not tell is "unknown".
     static func current(qemu: String, accelerator: String) -> BenchReport.Host {
-        let information = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
-        let model = information.split(separator: "\n").first { $0.hasPrefix("model name") }
         let kernel = try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8)
         return BenchReport.Host(
             name: ProcessInfo.processInfo.hostName,
-            processor: model?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown",
+            processor: HostProcessor.model,
             processors: ProcessInfo.processInfo.activeProcessorCount,
             kernel: kernel?.trimmingCharacters(in: .whitespacesAndNewlines) ?? "unknown",
             qemu: output(of: qemu, "--version"),

@@ -43,9 +43,7 @@ struct TemplateCommand: AsyncParsableCommand {
             let settings = try await common.settings([.imageVariant: variant.rawValue, .accelerator: accelerator])
             try settings.data.create()
             let logger = Logger(label: "swiftlet")
-            let image = try ImageStore(directory: settings.data.images).newest(variant)
-            let initramfs = try Initramfs(agent: settings.agent, resources: settings.resources).ensure(for: image)
-            var configuration = EngineFactory.configuration(settings, image: image, initramfs: initramfs)
+            var configuration = try EngineFactory.configuration(settings)
             configuration.accelerator = try await EngineFactory.accelerator(
                 settings,
                 configuration: configuration,
