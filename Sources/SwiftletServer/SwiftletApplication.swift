@@ -24,43 +24,67 @@ package struct ServerConfiguration: Sendable {
     }
 }
 
-/// The HTTP API over the services that it serves.
-package struct SwiftletApplication: Sendable {
-    private let sessions: any SessionAPI
-    private let keys: KeyStore
-    private let configuration: ServerConfiguration
+/// What the routes stand on.
+package struct ServerServices: Sendable {
+    package var sessions: any SessionAPI
+    package var keys: KeyStore
 
-    package init(sessions: any SessionAPI, keys: KeyStore, configuration: ServerConfiguration) {
+    package init(sessions: any SessionAPI, keys: KeyStore) {
         self.sessions = sessions
         self.keys = keys
+    }
+}
+
+/// A path, a method, and what answers it.
+struct Route: Sendable {
+    typealias Handler = @Sendable (Request, AppContext) async throws -> Response
+
+    let method: HTTPRequest.Method
+    /// With `{name}` for a variable segment.
+    let path: String
+    let handler: Handler
+
+    init(_ method: HTTPRequest.Method, _ path: String, _ handler: @escaping Handler) {
+        self.method = method
+        self.path = path
+        self.handler = handler
+    }
+}
+
+/// The HTTP API over the services that it serves.
+package struct SwiftletApplication: Sendable {
+    private let services: ServerServices
+    private let configuration: ServerConfiguration
+
+    package init(services: ServerServices, configuration: ServerConfiguration) {
+        self.services = services
         self.configuration = configuration
     }
 
-    /// All routes.
-    package func router() -> Router<AppContext> {
-        let authenticator = Authenticator(keys: keys)
+    /// All routes, in the groups that serve them.
+    private var routes: [Route] {
+        let authenticator = Authenticator(keys: services.keys)
+        let sessions = services.sessions
         let limit = configuration.maximumBody
-        let execute = ExecuteRoute(sessions: sessions, authenticator: authenticator, maximumBody: limit)
-        let session = SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit)
         let version = configuration.version
-        let routes: [(String, HTTPRequest.Method, @Sendable (Request, AppContext) async throws -> Response)] = [
-            ("/execute", .post, execute.handle),
-            ("/kill", .post, session.kill),
-            ("/v1/sessions/session", .post, session.create),
-            ("/v1/sessions/session/{id}", .get, session.get),
-            ("/v1/sessions/status/{id}", .get, session.status),
-            ("/metrics", .get, MetricsRoute(sessions: sessions).handle),
-            (
-                "/health", .get,
-                { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }
-            ),
+        let groups = [
+            ExecuteRoute(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
+            SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
+            MetricsRoute(sessions: sessions).routes,
+            [Route(.get, "/health") { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }],
         ]
+        return groups.flatMap(\.self)
+    }
+
+    /// The routes behind what all of them have in common.
+    package func router() -> Router<AppContext> {
+        let routes = routes
         let router = Router(context: AppContext.self, options: .autoGenerateHeadEndpoints)
         router.addMiddleware {
-            ErrorMiddleware(methods: PathMethods(entries: routes.map { ($0.0, $0.1) }))
+            ErrorMiddleware(methods: PathMethods(entries: routes.map { ($0.path, $0.method) }))
         }
-        for (path, method, handler) in routes {
-            router.on(RouterPath(path), method: method, use: handler)
+        for route in routes {
+            router.on(RouterPath(route.path), method: route.method, use: route.handler)
         }
         return router
     }

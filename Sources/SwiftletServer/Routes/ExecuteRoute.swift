@@ -13,7 +13,9 @@ struct ExecuteRoute: Sendable {
     let authenticator: Authenticator
     let maximumBody: Int
 
-    func handle(_ request: Request, _ context: AppContext) async throws -> Response {
+    var routes: [Route] { [Route(.post, "/execute", execute)] }
+
+    private func execute(_ request: Request, _ context: AppContext) async throws -> Response {
         let receivedAt = ContinuousClock.now
         var reader = try BodyReader(try await request.collected(upTo: maximumBody))
         let user = try await authenticator.user(request.headers, bodyKey: reader.string("api_key"))

@@ -8,7 +8,9 @@ import SwiftletSessions
 struct MetricsRoute: Sendable {
     let sessions: any SessionAPI
 
-    func handle(_ request: Request, _ context: AppContext) async throws -> Response {
+    var routes: [Route] { [Route(.get, "/metrics", metrics)] }
+
+    private func metrics(_ request: Request, _ context: AppContext) async throws -> Response {
         var buffer = ByteBuffer()
         for family in await sessions.metrics() { Self.write(family, to: &buffer) }
         return Response(

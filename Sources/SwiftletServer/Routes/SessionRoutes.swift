@@ -15,8 +15,17 @@ struct SessionRoutes: Sendable {
     let authenticator: Authenticator
     let maximumBody: Int
 
+    var routes: [Route] {
+        [
+            Route(.post, "/v1/sessions/session", create),
+            Route(.get, "/v1/sessions/session/{id}", get),
+            Route(.get, "/v1/sessions/status/{id}", status),
+            Route(.post, "/kill", kill),
+        ]
+    }
+
     /// `POST /v1/sessions/session`. Clients send the key in the body, and in no header.
-    func create(_ request: Request, _ context: AppContext) async throws -> Response {
+    private func create(_ request: Request, _ context: AppContext) async throws -> Response {
         var reader = try BodyReader(try await request.collected(upTo: maximumBody))
         let key = reader.string("api_key")
         let user = try await authenticator.user(request.headers, bodyKey: key)
@@ -35,7 +44,7 @@ struct SessionRoutes: Sendable {
     }
 
     /// `GET /v1/sessions/session/{id}`
-    func get(_ request: Request, _ context: AppContext) async throws -> Response {
+    private func get(_ request: Request, _ context: AppContext) async throws -> Response {
         let status = try await requestedStatus(request, context)
         var fields = Self.fields(of: status.record)
         fields.append(.init(name: "status", value: .string(status.vm?.rawValue ?? "active")))
@@ -44,7 +53,7 @@ struct SessionRoutes: Sendable {
     }
 
     /// `GET /v1/sessions/status/{id}`: each key is there in each of its three shapes.
-    func status(_ request: Request, _ context: AppContext) async throws -> Response {
+    private func status(_ request: Request, _ context: AppContext) async throws -> Response {
         let status = try await requestedStatus(request, context)
         let isAlive = status.vm == .active || status.vm == .starting
         return Response(json: [
@@ -61,7 +70,7 @@ struct SessionRoutes: Sendable {
     }
 
     /// `POST /kill`
-    func kill(_ request: Request, _ context: AppContext) async throws -> Response {
+    private func kill(_ request: Request, _ context: AppContext) async throws -> Response {
         var reader = try BodyReader(try await request.collected(upTo: maximumBody))
         let user = try await authenticator.user(request.headers, bodyKey: reader.string("api_key"))
         let text = reader.requiredString("session_id")
