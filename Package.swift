@@ -53,6 +53,7 @@ let package = Package(
             name: "SwiftletServer",
             dependencies: [
                 "SwiftletSessions", "SwiftletStore",
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),

@@ -27,10 +27,12 @@ package struct ServerConfiguration: Sendable {
 /// What the routes stand on.
 package struct ServerServices: Sendable {
     package var sessions: any SessionAPI
+    package var executions: any ExecutionAPI
     package var keys: KeyStore
 
-    package init(sessions: any SessionAPI, keys: KeyStore) {
+    package init(sessions: any SessionAPI, executions: any ExecutionAPI, keys: KeyStore) {
         self.sessions = sessions
+        self.executions = executions
         self.keys = keys
     }
 }
@@ -64,11 +66,12 @@ package struct SwiftletApplication: Sendable {
     /// All routes, in the groups that serve them.
     private var routes: [Route] {
         let authenticator = Authenticator(keys: services.keys)
-        let sessions = services.sessions
+        let (sessions, executions) = (services.sessions, services.executions)
         let limit = configuration.maximumBody
         let version = configuration.version
         let groups = [
-            ExecuteRoute(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
+            ExecuteRoutes(executions: executions, authenticator: authenticator, maximumBody: limit).routes,
+            ExecutionRoutes(executions: executions, authenticator: authenticator).routes,
             SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             MetricsRoute(sessions: sessions).routes,
             [Route(.get, "/health") { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }],

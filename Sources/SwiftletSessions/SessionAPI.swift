@@ -14,9 +14,6 @@ package protocol SessionAPI: Sendable {
     /// - Throws: `SessionError.notFound`, `SessionError.noVM`.
     func kill(_ id: SessionID, owner: UserID) async throws -> String
 
-    /// Runs code in the session's VM, which is spawned if none lives. Returns before `request.timeout` has passed.
-    func execute(_ request: ExecutionRequest) async throws -> ExecutionResult
-
     /// Numbers for a monitoring system.
     func metrics() async -> [MetricFamily]
 }

@@ -15,16 +15,10 @@ package actor SessionService: SessionAPI, Service {
         package var defaultLifetimeSeconds = 300
         package var defaultMemoryMB = 512
         package var defaultVCPUCount = 2
-        /// Bytes kept of each of stdout and stderr.
-        package var outputLimit = 256 << 20
-        /// Where output that does not fit into memory is kept while it is needed.
-        package var spoolDirectory: String
         /// Calls of one session that may run or wait at once.
         package var maximumCallsPerSession = 128
 
-        package init(spoolDirectory: String) {
-            self.spoolDirectory = spoolDirectory
-        }
+        package init() {}
     }
 
     private typealias Job = @Sendable () async -> Void
@@ -61,7 +55,7 @@ package actor SessionService: SessionAPI, Service {
             }
             // Cancellation ends the wait just as well.
             try? await gracefulShutdown()
-            accepting = false
+            stopAccepting()
             submitted.finish()
         }
     }
@@ -119,7 +113,10 @@ package actor SessionService: SessionAPI, Service {
         return vm.id
     }
 
-    package func execute(_ request: ExecutionRequest) async throws -> ExecutionResult {
+    // MARK: Executions
+
+    /// Takes part in the session of a request, which is made if it names none; every success needs a `leave(_:)`.
+    func enter(_ request: ExecutionRequest) async throws -> (SessionRecord, SessionRuntime) {
         guard accepting else { throw SessionError.shuttingDown }
         let record =
             if let id = request.session {
@@ -127,19 +124,18 @@ package actor SessionService: SessionAPI, Service {
             } else {
                 try await createSession(owner: request.owner, options: SessionOptions())
             }
-        let runtime = try await enter(record)
-        // The execution belongs to the service, not to the caller: who hangs up does not stop it.
-        let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: ExecutionResult.self)
-        let execution = Execution(request: request, record: record, runtime: runtime, service: self)
-        let accepted = submit { [self] in
-            await execution.run(answering: promise)
-            await leave(runtime)
-        }
-        if !accepted {
-            await leave(runtime)
-            promise.fail(SessionError.shuttingDown)
-        }
-        return try await promise.futureResult.get()
+        return (record, try await enter(record))
+    }
+
+    /// Ends the caller's part in a session.
+    func leave(_ runtime: SessionRuntime) async {
+        await runtime.leave()
+        await forgetIfIdle(runtime)
+    }
+
+    /// New sessions and executions are refused from now on.
+    func stopAccepting() {
+        accepting = false
     }
 
     /// What the engine counts.
@@ -225,11 +221,6 @@ package actor SessionService: SessionAPI, Service {
                 if runtimes[record.id] === runtime { runtimes[record.id] = nil }
             }
         }
-    }
-
-    private func leave(_ runtime: SessionRuntime) async {
-        await runtime.leave()
-        await forgetIfIdle(runtime)
     }
 
     private func forgetIfIdle(_ runtime: SessionRuntime) async {

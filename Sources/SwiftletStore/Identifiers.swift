@@ -22,6 +22,31 @@ package struct SessionID: RawRepresentable, Hashable, Sendable, CustomStringConv
     package var description: String { rawValue }
 }
 
+/// The handle on an execution: `exec-` and 32 hexadecimal digits.
+package struct ExecutionID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+    private static let prefix = "exec-"
+
+    package let rawValue: String
+
+    /// Fails unless the text is one that ``random()`` could have made. It names files too.
+    package init?(rawValue: String) {
+        let digits = rawValue.utf8.dropFirst(Self.prefix.utf8.count)
+        guard rawValue.hasPrefix(Self.prefix), digits.count == 32,
+            digits.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) })
+        else { return nil }
+        self.rawValue = rawValue
+    }
+
+    private init(_ uuid: UUID) {
+        rawValue = Self.prefix + uuid.uuidString.lowercased().replacing("-", with: "")
+    }
+
+    /// A new, random identifier.
+    package static func random() -> ExecutionID { ExecutionID(UUID()) }
+
+    package var description: String { rawValue }
+}
+
 /// A user's number in the database.
 package struct UserID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
     package let rawValue: Int64

@@ -25,20 +25,28 @@ struct ServeGraph {
         let database = try Database.open(path: data.database)
         let keys = KeyStore(database)
         let engine = try await openEngine(threads: threads)
-        var configuration = SessionService.Configuration(spoolDirectory: data.spool)
+        var configuration = SessionService.Configuration()
         configuration.defaultLifetimeSeconds = settings.vmLifetimeSeconds
         configuration.defaultMemoryMB = settings.memoryMB
         configuration.defaultVCPUCount = settings.vcpuCount
-        configuration.outputLimit = settings.outputLimitBytes
         let sessions = SessionService(
             configuration: configuration,
             store: SessionStore(database),
             engine: engine,
             logger: logger
         )
+        var executionConfiguration = ExecutionService.Configuration(directory: data.executions)
+        executionConfiguration.outputLimit = settings.outputLimitBytes
+        executionConfiguration.retention = settings.retention
+        let executions = ExecutionService(
+            configuration: executionConfiguration,
+            store: ExecutionStore(database),
+            sessions: sessions,
+            logger: logger
+        )
         let key = try await firstKey(users: UserStore(database), keys: keys)
         let application = SwiftletApplication(
-            services: ServerServices(sessions: sessions, keys: keys),
+            services: ServerServices(sessions: sessions, executions: executions, keys: keys),
             configuration: ServerConfiguration(
                 host: settings.host,
                 port: settings.port,
@@ -48,12 +56,15 @@ struct ServeGraph {
         ).application(logger: logger) { [settings] port in
             Self.greet(host: settings.host, port: port ?? settings.port, key: key, accelerator: engine.accelerator)
         }
+        let limit = Duration.seconds(settings.shutdownSeconds)
+        let drain = ExecutionDrain(executions: executions, sessions: sessions, limit: limit)
         var group = ServiceGroupConfiguration(
-            services: [sessions, application],
+            // Stopped in the reverse order: what runs ends first, while its callers can still be answered.
+            services: [sessions, executions, application, drain],
             gracefulShutdownSignals: [.sigterm, .sigint],
             logger: logger
         )
-        group.maximumGracefulShutdownDuration = .seconds(settings.shutdownSeconds)
+        group.maximumGracefulShutdownDuration = limit + .seconds(15)
         group.maximumCancellationDuration = .seconds(15)
         try await ServiceGroup(configuration: group).run()
     }

@@ -11,62 +11,10 @@ import SwiftletSessions
 import SwiftletStore
 import Testing
 
-/// Sessions without VMs: answers what a test wants.
-private struct FakeSessions: SessionAPI {
-    var stdout: [UInt8] = []
-    var note: String?
-    var failure: SessionError?
-
-    func createSession(owner: UserID, options: SessionOptions) async throws -> SessionRecord {
-        if let failure { throw failure }
-        return SessionRecord(
-            id: .random(),
-            owner: owner,
-            createdAt: Date(timeIntervalSince1970: 0.5),
-            vmLifetimeSeconds: options.vmLifetimeSeconds ?? 300,
-            memoryMB: options.memoryMB ?? 512,
-            vcpuCount: options.vcpuCount ?? 2,
-            environment: options.environment ?? [:],
-            metadataJSON: options.metadataJSON ?? "{}"
-        )
-    }
-
-    func status(of id: SessionID, owner: UserID) async throws -> SessionStatus {
-        if let failure { throw failure }
-        let record = try await createSession(owner: owner, options: SessionOptions())
-        return SessionStatus(record: record, vm: nil, uptime: nil, expiresIn: nil)
-    }
-
-    func kill(_ id: SessionID, owner: UserID) async throws -> String {
-        if let failure { throw failure }
-        return "vm-x"
-    }
-
-    func metrics() async -> [MetricFamily] {
-        [MetricFamily("swiftlet_vms", .gauge, "VMs.", [.init(["state": "a\"b\\c\nd"], 2)])]
-    }
-
-    func execute(_ request: ExecutionRequest) async throws -> ExecutionResult {
-        if let failure { throw failure }
-        let spool = OutputSpool(directory: NSTemporaryDirectory(), limit: 1 << 30)
-        spool.append(stdout[...])
-        return ExecutionResult(
-            session: request.session ?? .random(),
-            vmID: "vm-x",
-            vmStartedAt: Date(timeIntervalSince1970: 0),
-            language: request.language,
-            createdAt: Date(timeIntervalSince1970: 0),
-            stdout: spool,
-            stderr: OutputSpool(directory: NSTemporaryDirectory(), limit: 0),
-            note: note,
-            executionTime: 0.25
-        )
-    }
-}
-
 @Suite struct RouteTests {
     private func withServer(
-        _ sessions: FakeSessions = FakeSessions(),
+        _ executions: FakeExecutions = FakeExecutions(),
+        sessions: FakeSessions = FakeSessions(),
         _ body: @escaping @Sendable (any TestClientProtocol, String) async throws -> Void
     ) async throws {
         let database = try Database.inMemory()
@@ -74,7 +22,7 @@ private struct FakeSessions: SessionAPI {
         let keys = KeyStore(database)
         let key = try await keys.create(for: user.id, label: "").text
         let server = SwiftletApplication(
-            services: ServerServices(sessions: sessions, keys: keys),
+            services: ServerServices(sessions: sessions, executions: executions, keys: keys),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )
         var logger = Logger(label: "test")
@@ -101,7 +49,7 @@ private struct FakeSessions: SessionAPI {
     }
 
     @Test func aResultHasEveryFieldOfTheContract() async throws {
-        try await withServer(FakeSessions(stdout: Array("hi\n".utf8))) { client, key in
+        try await withServer(FakeExecutions(stdout: Array("hi\n".utf8))) { client, key in
             let response = try await post(client, "/execute", #"{"command":"1"}"#, key: key)
             #expect(response.status == .ok)
             let result = try object(response)
@@ -109,7 +57,8 @@ private struct FakeSessions: SessionAPI {
                 "stdout", "stderr", "exit_code", "execution_time", "cpu_time", "created_at", "session_id", "language",
                 "vm_id",
                 "vm_started_at", "timed_out", "state_lost", "stdout_dropped_bytes", "stderr_dropped_bytes", "outcome",
-                "signal", "restore",
+                "signal", "restore", "execution_id", "note", "results", "results_dropped", "stdout_bytes",
+                "stderr_bytes",
             ]
             #expect(Set(result.keys) == Set(names))
             #expect(result["stdout"] as? String == "hi\n")
@@ -134,14 +83,14 @@ private struct FakeSessions: SessionAPI {
     func anOutputOfAnySizeArrivesWhole(count: Int) async throws {
         // Two bytes a character, so that pieces are cut in the middle.
         let bytes = [UInt8("x".utf8.first ?? 0)] + Array(String(repeating: "é", count: count / 2).utf8)
-        try await withServer(FakeSessions(stdout: bytes)) { client, key in
+        try await withServer(FakeExecutions(stdout: bytes)) { client, key in
             let result = try object(try await post(client, "/execute", #"{"code":"1"}"#, key: key))
             #expect((result["stdout"] as? String)?.utf8.count == bytes.count)
         }
     }
 
     @Test func aNoteIsALineOfItsOwnEvenWithoutOtherOutput() async throws {
-        try await withServer(FakeSessions(note: "note")) { client, key in
+        try await withServer(FakeExecutions(note: "note")) { client, key in
             let result = try object(try await post(client, "/execute", #"{"code":"1"}"#, key: key))
             #expect(result["stderr"] as? String == "note")
         }
@@ -149,7 +98,7 @@ private struct FakeSessions: SessionAPI {
 
     @Test func withoutAKeyNothingIsAnswered() async throws {
         try await withServer { client, _ in
-            for path in ["/execute", "/kill", "/v1/sessions/session"] {
+            for path in ["/execute", "/execute_async", "/kill", "/v1/sessions/session"] {
                 #expect(try await post(client, path, #"{"command":"1"}"#).status == .unauthorized)
                 #expect(try await post(client, path, #"{"command":"1"}"#, key: "wrong").status == .unauthorized)
             }
@@ -166,7 +115,7 @@ private struct FakeSessions: SessionAPI {
             (.vmUnavailable(reason: "x"), .serviceUnavailable), (.shuttingDown, .serviceUnavailable),
         ]
         for (failure, status) in cases {
-            try await withServer(FakeSessions(failure: failure)) { client, key in
+            try await withServer(FakeExecutions(failure: failure)) { client, key in
                 let response = try await post(client, "/execute", #"{"command":"1"}"#, key: key)
                 #expect(response.status == status)
                 #expect(try object(response)["detail"] is String)

@@ -21,7 +21,7 @@ import Testing
                     #expect(await inside.add(1) == 1)
                     await Task.yield()
                     _ = await inside.add(-1)
-                    await queue.release()
+                    queue.release()
                 }
             }
         }
@@ -32,7 +32,7 @@ import Testing
         let queue = TurnQueue(limit: 2)
         #expect(await queue.acquire(until: later) == .granted)
         #expect(await queue.acquire(until: .now + .milliseconds(5)) == .timedOut)
-        await queue.release()
+        queue.release()
         #expect(await queue.acquire(until: later) == .granted)
     }
 
@@ -40,6 +40,28 @@ import Testing
         let queue = TurnQueue(limit: 0)
         #expect(await queue.acquire(until: later) == .granted)
         #expect(await queue.acquire(until: later) == .full)
+    }
+
+    @Test func whoIsTakenOutOfTheQueueIsAnsweredAndTheOthersKeepTheirPlaces() async {
+        let queue = TurnQueue(limit: 3)
+        #expect(await queue.acquire(until: later) == .granted)
+        let ticket = TurnQueue.Ticket()
+        async let withdrawn = queue.acquire(as: ticket, until: later)
+        async let other = queue.acquire(until: later)
+        queue.withdraw(ticket)
+        #expect(await withdrawn == .withdrawn)
+        queue.release()
+        #expect(await other == .granted)
+    }
+
+    @Test func aDeadlineThatHasPassedEndsTheWaitAtOnce() async {
+        let queue = TurnQueue(limit: 1_000)
+        #expect(await queue.acquire(until: later) == .granted)
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<200 {
+                group.addTask { #expect(await queue.acquire(until: .now - .seconds(1)) == .timedOut) }
+            }
+        }
     }
 
     private actor Counter {

@@ -42,9 +42,22 @@ struct APIError: Error {
     /// The one place where the session service's refusals become HTTP.
     init(_ error: SessionError) {
         switch error {
-        case .notFound, .noVM: self.init(.notFound, error.description)
+        case .notFound, .noVM, .executionNotFound: self.init(.notFound, error.description)
         case .overloaded(_, let retryAfter):
             self.init(.serviceUnavailable, error.description, headers: [.retryAfter: String(retryAfter)])
+        case .outputExpired: self.init(.gone, error.description)
+        case .idempotencyMismatch:
+            self.init(
+                .unprocessableContent,
+                body: [
+                    "detail": [
+                        [
+                            "type": "value_error", "loc": ["header", "Idempotency-Key"],
+                            "msg": .string(error.description),
+                        ]
+                    ]
+                ]
+            )
         case .noInterpreter: self.init(.badRequest, error.description)
         case .vmUnavailable, .shuttingDown:
             self.init(.serviceUnavailable, error.description, headers: [.retryAfter: "5"])

@@ -35,6 +35,12 @@ struct BodyReader {
         if !problems.isEmpty { throw ValidationFailure(problems: problems) }
     }
 
+    /// The body as a text that is the same however its fields were ordered, spaced or left out as null.
+    func canonicalText(without names: Set<String>) -> String {
+        guard case .object(let fields) = body else { return body.sorted.text }
+        return JSONValue.object(fields.filter { !names.contains($0.name) && $0.value != .null }).sorted.text
+    }
+
     /// A field that is there and not null.
     private func present(_ name: String) -> JSONValue? {
         guard let value = body[name], value != .null else { return nil }

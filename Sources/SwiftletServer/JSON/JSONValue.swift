@@ -70,6 +70,16 @@ enum JSONValue: Equatable, Sendable {
         buffer.writeStaticString("\"")
     }
 
+    /// The same with the fields of all objects in the order of their names.
+    var sorted: JSONValue {
+        switch self {
+        case .array(let values): .array(values.map(\.sorted))
+        case .object(let fields):
+            .object(fields.sorted { $0.name < $1.name }.map { Field(name: $0.name, value: $0.value.sorted) })
+        case .null, .bool, .integer, .number, .string: self
+        }
+    }
+
     /// The value as a text.
     var text: String {
         var buffer = ByteBuffer()
@@ -154,7 +164,7 @@ extension JSONValue: ExpressibleByStringLiteral, ExpressibleByDictionaryLiteral,
 extension Date {
     /// `2026-01-01T00:00:00.123456`, UTC.
     var contractText: String {
-        let micro = Int64((timeIntervalSince1970 * 1e6).rounded(.down))
+        let micro = Int64((timeIntervalSince1970 * 1e6).rounded())
         var seconds = time_t(micro / 1_000_000)
         var parts = tm()
         gmtime_r(&seconds, &parts)

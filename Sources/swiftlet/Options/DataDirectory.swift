@@ -24,14 +24,15 @@ struct DataDirectory: Sendable {
 
     var database: String { "\(path)/swiftlet.sqlite" }
     var vms: String { "\(path)/vms" }
-    var spool: String { "\(path)/spool" }
+    /// Outputs that are too large for the database.
+    var executions: String { "\(path)/executions" }
     var accelerator: String { "\(path)/accelerator.json" }
     /// The first user's key, for the command line on the same machine.
     var firstKey: String { "\(path)/first-key" }
 
     /// Makes the directories, readable by this user alone.
     func create() throws {
-        for directory in [path, spool] {
+        for directory in [path, executions] {
             try FileManager.default.createDirectory(
                 atPath: directory,
                 withIntermediateDirectories: true,

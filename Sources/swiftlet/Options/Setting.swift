@@ -29,6 +29,9 @@ enum Setting: String, CaseIterable {
     case insecureNoJail
     case bootTimeoutSeconds
     case outputLimitBytes
+    case outputRetentionSeconds
+    case outputTotalMb
+    case executionRetentionDays
     case bodyLimitBytes
     case shutdownSeconds
 

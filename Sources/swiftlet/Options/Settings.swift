@@ -4,6 +4,7 @@ import ArgumentParser
 import Configuration
 import Foundation
 import Logging
+import SwiftletSessions
 import SwiftletVM
 import SystemPackage
 
@@ -38,6 +39,7 @@ struct Settings: Sendable {
     var insecureNoJail: Bool
     var bootTimeoutSeconds: Int
     var outputLimitBytes: Int
+    var retention: RetentionLimits
     var bodyLimitBytes: Int
     var shutdownSeconds: Int
 
@@ -91,8 +93,20 @@ struct Settings: Sendable {
         insecureNoJail = try reader.choice(.insecureNoJail) == YesOrNo.true
         bootTimeoutSeconds = try reader.integer(.bootTimeoutSeconds, in: 5...600) ?? 120
         outputLimitBytes = try reader.integer(.outputLimitBytes, in: 1_024...(16 << 30)) ?? 256 << 20
+        retention = try Self.retention(reader)
         bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? 32 << 20
         shutdownSeconds = try reader.integer(.shutdownSeconds, in: 0...600) ?? 30
+    }
+
+    private static func retention(_ reader: SettingReader) throws -> RetentionLimits {
+        var limits = RetentionLimits()
+        let seconds = try reader.integer(.outputRetentionSeconds, in: 60...31_536_000)
+        limits.outputSeconds = seconds ?? limits.outputSeconds
+        let megabytes = try reader.integer(.outputTotalMb, in: 16...10_485_760)
+        limits.outputBytes = megabytes.map { $0 << 20 } ?? limits.outputBytes
+        let days = try reader.integer(.executionRetentionDays, in: 1...3_650)
+        limits.recordSeconds = days.map { $0 * 86_400 } ?? limits.recordSeconds
+        return limits
     }
 
     private enum YesOrNo: String, CaseIterable {

@@ -6,14 +6,22 @@ import NIOPosix
 import SwiftletSessions
 import SwiftletStore
 
-/// A result as the contract's JSON. Large outputs are read, escaped and sent piece by piece, so that memory stays flat.
+/// A result as JSON, in the shape of the route that it is for. Large outputs are read, escaped and sent piece by piece, so that memory stays flat.
 struct ExecutionResponse: Sendable {
+    enum Form: Sendable {
+        /// Of `POST /execute`.
+        case result
+        /// Of `GET /v1/executions/{id}`, for an execution that is over.
+        case task
+    }
+
     private static let piece = 64 * 1024
 
     let result: ExecutionResult
+    let form: Form
 
     func response() -> Response {
-        let isSmall = result.stdout.count + result.stderr.count <= Self.piece
+        let isSmall = result.stdout.count + result.stderr.count + result.results.count <= Self.piece
         guard isSmall else {
             return Response(
                 status: .ok,
@@ -29,9 +37,10 @@ struct ExecutionResponse: Sendable {
         for part in parts {
             part.appendOpening(to: &buffer)
             var escaper = JSONStringEscaper()
-            escaper.escape(part.spool.read(at: 0, upTo: Self.piece), into: &buffer)
+            escaper.escape(part.view.read(at: 0, upTo: Self.piece), into: &buffer)
             part.appendClosing(escaper, to: &buffer)
         }
+        appendResults(result.results.read(at: 0, upTo: result.results.count), to: &buffer)
         appendFields(to: &buffer)
         return Response(
             status: .ok,
@@ -47,11 +56,11 @@ struct ExecutionResponse: Sendable {
             part.appendOpening(to: &buffer)
             var escaper = JSONStringEscaper()
             var offset = 0
-            while offset < part.spool.count {
+            while offset < part.view.count {
                 let start = offset
                 // The rest of a large output is in a file.
                 let bytes = try await NIOThreadPool.singleton.runIfActive {
-                    part.spool.read(at: start, upTo: Self.piece)
+                    part.view.read(at: start, upTo: Self.piece)
                 }
                 guard !bytes.isEmpty else { throw ChannelError.eof }
                 offset += bytes.count
@@ -61,6 +70,9 @@ struct ExecutionResponse: Sendable {
             }
             part.appendClosing(escaper, to: &buffer)
         }
+        let results = result.results
+        let lines = try await NIOThreadPool.singleton.runIfActive { results.read(at: 0, upTo: results.count) }
+        appendResults(lines, to: &buffer)
         appendFields(to: &buffer)
         try await send(buffer)
     }
@@ -68,13 +80,13 @@ struct ExecutionResponse: Sendable {
     // MARK: Pieces
 
     private struct Part: Sendable {
-        let name: StaticString
-        let spool: OutputSpool
+        let name: String
+        let view: OutputView
         let note: String?
 
         func appendOpening(to buffer: inout ByteBuffer) {
             buffer.writeStaticString("\"")
-            buffer.writeStaticString(name)
+            buffer.writeString(name)
             buffer.writeStaticString("\":\"")
         }
 
@@ -82,7 +94,7 @@ struct ExecutionResponse: Sendable {
         func appendClosing(_ escaper: JSONStringEscaper, to buffer: inout ByteBuffer) {
             var escaper = escaper
             if let note {
-                let last = spool.read(at: max(0, spool.count - 1), upTo: 1)
+                let last = view.read(at: max(0, view.count - 1), upTo: 1)
                 let separator = last.isEmpty || last == [UInt8(ascii: "\n")] ? "" : "\n"
                 escaper.finish(into: &buffer)
                 escaper.escape((separator + note).utf8, into: &buffer)
@@ -93,19 +105,10 @@ struct ExecutionResponse: Sendable {
     }
 
     private var parts: [Part] {
-        [
-            Part(name: "stdout", spool: result.stdout, note: nil),
-            Part(name: "stderr", spool: result.stderr, note: result.note),
-        ]
-    }
-
-    private static func json(_ restore: RestoreRecord) -> JSONValue {
-        [
-            "generation": .string(restore.generation),
-            "origin": .string(restore.origin),
-            "template": restore.template.map { .string($0) } ?? .null,
-            "confirmed": .array(restore.confirmed.map { .string($0) }),
-            "milliseconds": .integer(restore.milliseconds),
+        let prefix = form == .task ? "serialized_" : ""
+        return [
+            Part(name: prefix + "stdout", view: result.stdout, note: nil),
+            Part(name: prefix + "stderr", view: result.stderr, note: result.record.note),
         ]
     }
 
@@ -113,27 +116,25 @@ struct ExecutionResponse: Sendable {
         buffer.writeStaticString("{")
     }
 
+    /// MIME bundles are JSON already, a line each.
+    private func appendResults(_ lines: [UInt8], to buffer: inout ByteBuffer) {
+        buffer.writeStaticString("\"results\":[")
+        for (index, line) in lines.split(separator: UInt8(ascii: "\n")).enumerated() {
+            if index > 0 { buffer.writeStaticString(",") }
+            buffer.writeBytes(line)
+        }
+        buffer.writeStaticString("],")
+    }
+
     /// Everything but the output, and the object's end.
     private func appendFields(to buffer: inout ByteBuffer) {
-        let fields: JSONValue = [
-            "exit_code": .integer(result.exitCode),
-            "execution_time": .number(result.executionTime),
-            "cpu_time": .number(result.cpuTime),
-            "created_at": .init(result.createdAt),
-            "session_id": .string(result.session.rawValue),
-            "language": .string(result.language.rawValue),
-            "vm_id": .string(result.vmID),
-            "vm_started_at": .init(result.vmStartedAt),
-            "outcome": .string(result.outcome.rawValue),
-            "signal": result.signal.map { .integer($0) } ?? .null,
-            "timed_out": .bool(result.outcome == .timedOut),
-            "state_lost": .bool(result.stateLost),
-            "restore": result.restore.map(Self.json) ?? .null,
-            "stdout_dropped_bytes": .integer(result.stdoutDroppedBytes),
-            "stderr_dropped_bytes": .integer(result.stderrDroppedBytes),
-        ]
+        let fields =
+            switch form {
+            case .result: ExecutionFields.ofResult(result.record)
+            case .task: ExecutionFields.ofRecord(result.record)
+            }
         var rest = ByteBuffer()
-        fields.write(to: &rest)
+        JSONValue.object(fields).write(to: &rest)
         rest.moveReaderIndex(forwardBy: 1)
         buffer.writeBuffer(&rest)
     }

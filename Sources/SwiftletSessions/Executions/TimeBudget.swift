@@ -16,4 +16,10 @@ package struct TimeBudget: Sendable {
         hostDeadline = receivedAt + timeout - answerMargin
         guestDeadline = hostDeadline - endingTime
     }
+
+    /// For code whose end nobody waits for at a socket: it has all of its time.
+    package init(startedAt: ContinuousClock.Instant, timeout: Duration) {
+        guestDeadline = startedAt + timeout
+        hostDeadline = guestDeadline + .seconds(2)
+    }
 }

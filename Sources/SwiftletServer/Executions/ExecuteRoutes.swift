@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Crypto
+import Foundation
+import HTTPTypes
+import Hummingbird
+import SwiftletSessions
+import SwiftletStore
+
+/// `POST /execute` and `POST /execute_async`: run code in the caller's microVM.
+struct ExecuteRoutes: Sendable {
+    /// The largest source, in bytes.
+    private static let maximumSource = 16 << 20
+    private static let replayed = HTTPField.Name("idempotent-replayed")
+
+    let executions: any ExecutionAPI
+    let authenticator: Authenticator
+    let maximumBody: Int
+
+    var routes: [Route] { [Route(.post, "/execute", execute), Route(.post, "/execute_async", executeAsync)] }
+
+    private func execute(_ request: Request, _ context: AppContext) async throws -> Response {
+        let receivedAt = ContinuousClock.now
+        if Self.wantsEvents(request) { return try await stream(request, receivedAt: receivedAt) }
+        let command = try await parse(request, mode: .sync, receivedAt: receivedAt)
+        let (result, isReplay) = try await executions.execute(command)
+        return Self.marked(ExecutionResponse(result: result, form: .result).response(), isReplay: isReplay)
+    }
+
+    private func executeAsync(_ request: Request, _ context: AppContext) async throws -> Response {
+        let command = try await parse(request, mode: .async, receivedAt: .now)
+        let (journal, isReplay) = try await executions.start(command)
+        let record = journal.record
+        let body: JSONValue = [
+            "task_id": .string(record.id.rawValue),
+            "id": .string(record.id.rawValue),
+            "status": .string(record.state.rawValue),
+            "session_id": .string(record.session.rawValue),
+            "created_at": .init(record.createdAt),
+        ]
+        return Self.marked(Response(json: body), isReplay: isReplay)
+    }
+
+    /// The events of a new execution, or those that a client has not got of one that it followed before.
+    private func stream(_ request: Request, receivedAt: ContinuousClock.Instant) async throws -> Response {
+        if let position = try EventPosition(lastEventOf: request) {
+            let user = try await authenticator.user(request.headers)
+            let journal = try await executions.journal(of: position.execution, owner: user)
+            return try EventStream(journal: journal, position: position).response()
+        }
+        let command = try await parse(request, mode: .stream, receivedAt: receivedAt)
+        let (journal, isReplay) = try await executions.start(command)
+        let start = EventPosition(execution: journal.record.id)
+        let response = try EventStream(journal: journal, position: start).response()
+        return Self.marked(response, isReplay: isReplay)
+    }
+
+    /// Whether the answer is to be a stream of events.
+    private static func wantsEvents(_ request: Request) -> Bool {
+        let isAccepted = request.headers[.accept]?.lowercased().contains("text/event-stream") ?? false
+        return isAccepted || request.uri.queryParameters["stream"] == "true"
+    }
+
+    private static func marked(_ response: Response, isReplay: Bool) -> Response {
+        var response = response
+        if isReplay, let name = replayed { response.headers[name] = "true" }
+        return response
+    }
+
+    // MARK: The request
+
+    private func parse(
+        _ request: Request,
+        mode: ExecutionMode,
+        receivedAt: ContinuousClock.Instant
+    ) async throws -> ExecutionRequest {
+        let body = try await request.collected(upTo: maximumBody)
+        var reader = try BodyReader(body)
+        let user = try await authenticator.user(request.headers, bodyKey: reader.string("api_key"))
+        let claim = try IdempotencyClaim(of: request, path: mode == .async ? "/execute_async" : "/execute", reader)
+        var command = try parse(&reader, user: user, mode: mode)
+        command.receivedAt = receivedAt
+        command.idempotency = claim
+        return command
+    }
+
+    private func parse(_ reader: inout BodyReader, user: UserID, mode: ExecutionMode) throws -> ExecutionRequest {
+        let command = reader.string("command")
+        let code = reader.string("code")
+        let session = reader.string("session_id")
+        let language = reader.string("language") ?? "python"
+        let timeout = reader.integer("timeout", in: 1...600)
+        let vaults = reader.stringArray("vault_ids") ?? []
+        let source = code ?? command
+        if Language(name: language) == .bash, source?.utf8.contains(0) == true {
+            reader.report(code == nil ? "command" : "code", "value_error", "A bash script cannot contain NUL")
+        }
+        try reader.finish()
+        guard let source else { throw Self.missingSource }
+        guard source.utf8.count <= Self.maximumSource else {
+            throw APIError(.contentTooLarge, "The code is larger than \(Self.maximumSource) bytes")
+        }
+        guard let language = Language(name: language) else {
+            let known = Language.allCases.map(\.rawValue).joined(separator: ", ")
+            throw APIError(.badRequest, "Unsupported language '\(language.prefix(64))'. Use one of: \(known)")
+        }
+        if let vault = vaults.first { throw APIError(.notFound, "Vault '\(vault.prefix(64))' not found") }
+        // Code that nobody waits for may run as long as its VM lives, unless its caller says otherwise.
+        let seconds = timeout ?? (mode == .async ? nil : 60)
+        return ExecutionRequest(
+            session: try session.map(Self.sessionID),
+            owner: user,
+            source: source,
+            language: language,
+            mode: mode,
+            timeout: seconds.map { .seconds($0) }
+        )
+    }
+
+    private static func sessionID(_ text: String) throws -> SessionID {
+        guard let id = SessionID(rawValue: text) else {
+            throw APIError(.notFound, "Session \(text.prefix(64)) not found")
+        }
+        return id
+    }
+
+    /// Clients that read results get one.
+    private static var missingSource: APIError {
+        let words = "Missing 'code' or 'command' field"
+        return APIError(
+            .badRequest,
+            body: [
+                "detail": .string(words), "stdout": "", "stderr": .string(words), "execution_time": .number(0),
+                "cpu_time": .number(0),
+            ]
+        )
+    }
+}
+
+extension IdempotencyClaim {
+    private static let header = HTTPField.Name("idempotency-key")
+
+    /// The claim of a request; nil without the header.
+    ///
+    /// The digest is of what is to be run, and not of how it was written: a retry may order its fields in another way.
+    /// - Throws: `ValidationFailure` for a key that is none.
+    fileprivate init?(of request: Request, path: String, _ reader: BodyReader) throws {
+        guard let name = Self.header, let key = request.headers[name] else { return nil }
+        guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x20...0x7e).contains($0) }) else {
+            throw ValidationFailure(problems: [
+                .init(
+                    type: "value_error",
+                    location: ["header", "Idempotency-Key"],
+                    message: "The key must have 1 to 255 printable ASCII characters"
+                )
+            ])
+        }
+        let text = path + "\n" + reader.canonicalText(without: ["api_key"])
+        let digest = SHA256.hash(data: Data(text.utf8))
+        self.init(key: key, requestHash: digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined())
+    }
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Foundation
+import Logging
+import NIOCore
+import NIOPosix
+import ServiceLifecycle
+package import SwiftletStore
+import SwiftletVM
+
+/// How long and how much is kept of executions.
+package struct RetentionLimits: Sendable {
+    /// Seconds that an output is kept after its execution's end.
+    package var outputSeconds = 86_400
+    /// Bytes of all outputs together; the longest ended go first.
+    package var outputBytes = 10 << 30
+    /// Seconds that a record is kept after its execution's end.
+    package var recordSeconds = 30 * 86_400
+    /// Seconds that an idempotency key stands for its first request.
+    package var keySeconds = 86_400
+
+    package init() {}
+}
+
+/// What goes on beside the executions: nothing that a crash could lose stays in memory for long, and nothing is kept for ever.
+extension ExecutionService {
+    /// Executions that take longer than this are written down while they run.
+    private static let longTime: Duration = .milliseconds(500)
+    private static let purgeInterval: Duration = .seconds(60)
+
+    /// Writes down the end of all that ran when the last server of this directory ended.
+    func recover() async throws {
+        let directory = configuration.directory
+        try FileManager.default.createDirectory(
+            atPath: directory,
+            withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o700]
+        )
+        for var record in try await store.unfinished() {
+            let wasRunning = record.startedAt != nil
+            record.state = .nodeLost
+            record.endedAt = Date()
+            record.note =
+                "The server ended before the execution did" + (wasRunning ? "" : "; its code may not have run")
+            record.sizes = try await archive.sizesInFiles(of: record.id)
+            try await store.update(record)
+            logger.notice("An execution was lost with the last server", metadata: ["execution.id": "\(record.id)"])
+        }
+        try await archive.removeStrays()
+    }
+
+    /// Runs until it is cancelled.
+    func maintain() async {
+        var written: Set<ExecutionID> = []
+        var nextPurge = ContinuousClock.now
+        while !Task.isCancelled {
+            await writeDownLongOnes(&written)
+            // Much output at once must not wait for its turn.
+            if ContinuousClock.now >= nextPurge || unpurgedBytes > configuration.retention.outputBytes / 8 {
+                unpurgedBytes = 0
+                await attempt("Old executions could not be purged") { try await purge(at: Date()) }
+                nextPurge = .now + Self.purgeInterval
+            }
+            // Cancellation ends the sleep, and then the loop.
+            try? await Task.sleep(for: Self.longTime)
+        }
+    }
+
+    private func writeDownLongOnes(_ written: inout Set<ExecutionID>) async {
+        written.formIntersection(live.keys)
+        let moment = Date().addingTimeInterval(-Self.longTime.seconds)
+        for execution in live.values {
+            let record = execution.journal.record
+            guard let started = record.startedAt, started < moment, !record.state.isFinal else { continue }
+            let logs = ExecutionStream.allCases.map { execution.journal.log(of: $0) }
+            await attempt("A running execution could not be written down") {
+                try await NIOThreadPool.singleton.runIfActive { logs.forEach { $0.persist() } }
+                if !written.contains(record.id), live[record.id] != nil { try await store.begin(record) }
+            }
+            written.insert(record.id)
+        }
+    }
+
+    private func attempt(_ failure: String, _ body: () async throws -> Void) async {
+        do {
+            try await body()
+        } catch is CancellationError {
+            // The server is being stopped.
+        } catch {
+            logger.error("\(failure)", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// Throws away what is over its time or too much.
+    package func purge(at moment: Date) async throws {
+        let limits = configuration.retention
+        func ago(_ seconds: Int) -> Date { moment.addingTimeInterval(-Double(seconds)) }
+        while case let ids = try await store.withOutput(endedBefore: ago(limits.outputSeconds)), !ids.isEmpty {
+            try await archive.expire(ids, at: moment)
+        }
+        var excess = try await store.outputBytes() - limits.outputBytes
+        while excess > 0 {
+            var ids: [ExecutionID] = []
+            for (id, bytes) in try await store.oldestOutputs() where excess > 0 {
+                ids.append(id)
+                excess -= bytes
+            }
+            guard !ids.isEmpty else { break }
+            try await archive.expire(ids, at: moment)
+        }
+        try await store.expireKeys(createdBefore: ago(limits.keySeconds))
+        while try await store.removeRecords(endedBefore: ago(limits.recordSeconds)) > 0 {}
+    }
+
+    /// Takes nothing new, waits until all has ended, and ends what has not within a time.
+    ///
+    /// - Returns: what was cut off.
+    package func drain(within limit: Duration) async -> [ExecutionRecord] {
+        stopAccepting()
+        await waitForEnds(until: .now + limit)
+        let cut = Array(live.values)
+        for execution in cut { execution.cancel("The server was stopped") }
+        await waitForEnds(until: .now + .seconds(3))
+        return cut.map(\.journal.record)
+    }
+
+    private func waitForEnds(until deadline: ContinuousClock.Instant) async {
+        while let execution = live.values.first, ContinuousClock.now < deadline, !Task.isCancelled {
+            let version = execution.journal.version
+            if execution.journal.isFinal {
+                await Task.yield()
+            } else {
+                await execution.journal.change(after: version, within: .until(deadline))
+            }
+        }
+    }
+}
+
+/// Lets executions end before anything that they need does: the service that is stopped first.
+package struct ExecutionDrain: Service {
+    private let executions: ExecutionService
+    private let sessions: SessionService
+    private let limit: Duration
+
+    package init(executions: ExecutionService, sessions: SessionService, limit: Duration) {
+        self.executions = executions
+        self.sessions = sessions
+        self.limit = limit
+    }
+
+    package func run() async throws {
+        try await gracefulShutdown()
+        await sessions.stopAccepting()
+        let cut = await executions.drain(within: limit)
+        for record in cut {
+            executions.logger.warning(
+                "An execution was cut off: it did not end before the server had to",
+                metadata: ["execution.id": "\(record.id)", "session.id": "\(record.session)"]
+            )
+        }
+    }
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+package import Logging
+import NIOCore
+import NIOPosix
+import ServiceLifecycle
+package import SwiftletStore
+import SwiftletVM
+
+/// The executions of this node: those that run, and the records and outputs of those that ran.
+package actor ExecutionService: ExecutionAPI, Service {
+    package struct Configuration: Sendable {
+        /// Where outputs are kept that are large, or of executions that take long.
+        package var directory: String
+        /// Bytes kept of each of an execution's streams.
+        package var outputLimit = 256 << 20
+        package var retention = RetentionLimits()
+
+        package init(directory: String) {
+            self.directory = directory
+        }
+    }
+
+    private struct OwnedKey: Hashable {
+        let owner: UserID
+        let key: String
+    }
+
+    private typealias Job = @Sendable () async -> Void
+
+    let store: ExecutionStore
+    let configuration: Configuration
+    let archive: OutputArchive
+    nonisolated let logger: Logger
+    private let sessions: SessionService
+    private(set) var live: [ExecutionID: LiveExecution] = [:]
+    /// Requests with an idempotency key, from their arrival to their end.
+    private var claims: [OwnedKey: EventLoopFuture<LiveExecution?>] = [:]
+    /// Executions by how they ended.
+    private(set) var ended: [ExecutionState: Int] = [:]
+    /// Bytes of output that came since the last purge.
+    var unpurgedBytes = 0
+    private let jobs: AsyncStream<Job>
+    private let submitted: AsyncStream<Job>.Continuation
+    private var accepting = true
+
+    package init(
+        configuration: Configuration,
+        store: ExecutionStore,
+        sessions: SessionService,
+        logger: Logger
+    ) {
+        self.configuration = configuration
+        self.store = store
+        self.sessions = sessions
+        self.logger = logger
+        archive = OutputArchive(directory: configuration.directory, store: store)
+        (jobs, submitted) = AsyncStream.makeStream()
+    }
+
+    /// Owns all that runs. At a graceful shutdown it takes nothing new and returns when all has ended.
+    package func run() async throws {
+        try await recover()
+        await withDiscardingTaskGroup { group in
+            group.addTask { [self] in
+                // Executions end by themselves when their VMs are gone; the stream ends when no more may come.
+                await withDiscardingTaskGroup { children in
+                    for await job in jobs { children.addTask { await job() } }
+                }
+            }
+            group.addTask { [self] in await cancelWhenGracefulShutdown { await self.maintain() } }
+            // Cancellation ends the wait just as well.
+            try? await gracefulShutdown()
+            stopAccepting()
+            submitted.finish()
+        }
+    }
+
+    func stopAccepting() {
+        accepting = false
+    }
+
+    // MARK: ExecutionAPI
+
+    package func execute(
+        _ request: ExecutionRequest
+    ) async throws -> (result: ExecutionResult, isReplay: Bool) {
+        switch try await begin(request) {
+        case .new(let execution): return (try await execution.result(), false)
+        case .running(let execution): return (try await execution.result(), true)
+        case .ended(let record):
+            guard record.outputExpiredAt == nil else { throw SessionError.outputExpired(record.id) }
+            return (ExecutionResult(try await archive.journal(of: record)), true)
+        }
+    }
+
+    package func start(
+        _ request: ExecutionRequest
+    ) async throws -> (journal: ExecutionJournal, isReplay: Bool) {
+        switch try await begin(request) {
+        case .new(let execution): (execution.journal, false)
+        case .running(let execution): (execution.journal, true)
+        case .ended(let record): (try await archive.journal(of: record), true)
+        }
+    }
+
+    package func journal(of id: ExecutionID, owner: UserID) async throws -> ExecutionJournal {
+        if let execution = live[id], execution.journal.record.owner == owner { return execution.journal }
+        return try await archive.journal(of: try await stored(id, owner: owner))
+    }
+
+    package func record(of id: ExecutionID, owner: UserID) async throws -> ExecutionRecord {
+        if let record = live[id]?.journal.record, record.owner == owner { return record }
+        return try await stored(id, owner: owner)
+    }
+
+    package func list(_ filter: ExecutionStore.Filter) async throws -> [ExecutionRecord] {
+        var filter = filter
+        let wanted = filter.states
+        // What runs now is written down as what it was when it came.
+        if let states = wanted, states.contains(where: { !$0.isFinal }) {
+            filter.states = states.union([.queued, .running])
+        }
+        return try await store.list(filter).map { live[$0.id]?.journal.record ?? $0 }
+            .filter { wanted?.contains($0.state) ?? true }
+    }
+
+    package func cancel(_ id: ExecutionID, owner: UserID) async throws -> ExecutionRecord {
+        if let execution = live[id], execution.journal.record.owner == owner {
+            execution.cancel("The execution was cancelled by request")
+            let deadline = ContinuousClock.now + .seconds(2)
+            while !execution.journal.isFinal, ContinuousClock.now < deadline {
+                let version = execution.journal.version
+                if execution.journal.isFinal { break }
+                await execution.journal.change(after: version, within: .until(deadline))
+            }
+            return execution.journal.record
+        }
+        return try await stored(id, owner: owner)
+    }
+
+    private func stored(_ id: ExecutionID, owner: UserID) async throws -> ExecutionRecord {
+        guard let record = try await store.execution(id, owner: owner) else {
+            throw SessionError.executionNotFound(id.rawValue)
+        }
+        return record
+    }
+
+    // MARK: Beginning
+
+    private enum Beginning {
+        case new(LiveExecution)
+        /// The same request came before and still runs.
+        case running(LiveExecution)
+        /// The same request came before.
+        case ended(ExecutionRecord)
+    }
+
+    private func begin(_ request: ExecutionRequest) async throws -> Beginning {
+        guard accepting else { throw SessionError.shuttingDown }
+        guard let claim = request.idempotency else { return .new(try await accept(request)) }
+        let key = OwnedKey(owner: request.owner, key: claim.key)
+        if let earlier = claims[key] {
+            guard let execution = try await earlier.get() else { return try await replay(claim, of: request.owner) }
+            guard execution.journal.record.idempotency == claim else { throw SessionError.idempotencyMismatch }
+            return .running(execution)
+        }
+        let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: LiveExecution?.self)
+        claims[key] = promise.futureResult
+        do {
+            if try await store.execution(key: claim.key, owner: request.owner) != nil {
+                claims[key] = nil
+                promise.succeed(nil)
+                return try await replay(claim, of: request.owner)
+            }
+            let execution = try await accept(request)
+            promise.succeed(execution)
+            return .new(execution)
+        } catch {
+            claims[key] = nil
+            promise.fail(error)
+            throw error
+        }
+    }
+
+    /// What the execution that has this key has become.
+    private func replay(_ claim: IdempotencyClaim, of owner: UserID) async throws -> Beginning {
+        guard let record = try await store.execution(key: claim.key, owner: owner), record.state.isFinal else {
+            throw SessionError.overloaded(reason: "The first request with this key has just failed", retryAfter: 1)
+        }
+        guard record.idempotency == claim else { throw SessionError.idempotencyMismatch }
+        return .ended(record)
+    }
+
+    /// Takes an execution in; from now on it goes its way whatever its caller does.
+    private func accept(_ request: ExecutionRequest) async throws -> LiveExecution {
+        let (session, runtime) = try await sessions.enter(request)
+        let record = ExecutionRecord(
+            id: .random(),
+            owner: request.owner,
+            session: session.id,
+            language: request.language.rawValue,
+            mode: request.mode,
+            createdAt: Date(),
+            timeout: request.timeout?.seconds,
+            idempotency: request.idempotency
+        )
+        let execution = LiveExecution(record, logs: archive.newLogs(for: record.id, limit: configuration.outputLimit))
+        // Whoever is told its id, or retries by its key, relies on it; others are answered when it is written down at the end.
+        let isPromised = request.mode != .sync || request.idempotency != nil
+        do {
+            if isPromised, !(try await store.insert(record)) { throw SessionError.idempotencyMismatch }
+        } catch {
+            await sessions.leave(runtime)
+            throw error
+        }
+        live[record.id] = execution
+        let way = Execution(request: request, session: session, runtime: runtime, sessions: sessions, live: execution)
+        let job: Job = { [self] in
+            await follow(way, isWritten: isPromised)
+            await sessions.leave(runtime)
+        }
+        if case .enqueued = submitted.yield(job) { return execution }
+        live[record.id] = nil
+        await sessions.leave(runtime)
+        try await store.remove(record.id)
+        throw SessionError.shuttingDown
+    }
+
+    // MARK: Ending
+
+    /// Follows an execution to its end, writes that down, and answers whoever waits.
+    private func follow(_ way: Execution, isWritten: Bool) async {
+        let execution = way.live
+        async let written: Bool = isWritten ? true : insert(execution.journal.record)
+        let ending = await way.run()
+        let isStored = await written
+        var record = execution.journal.record
+        record.endedAt = Date()
+        switch ending {
+        case .ended(let change):
+            change(&record)
+        case .refused(let error) where way.request.mode == .sync:
+            if isStored { await remove(record.id) }
+            execution.fail(error)
+            return forget(way)
+        case .refused(let error):
+            record.state = if case .vmUnavailable = error { .vmLost } else { .cancelled }
+            record.note = "\(error); the code did not run"
+        }
+        if isStored { await finish(record, of: execution) }
+        ended[record.state, default: 0] += 1
+        unpurgedBytes += record.sizes.values.reduce(0) { $0 + $1.bytes }
+        let final = record
+        execution.journal.update { $0 = final }
+        execution.succeed(ExecutionResult(execution.journal))
+        forget(way)
+    }
+
+    private func forget(_ way: Execution) {
+        live[way.live.id] = nil
+        if let claim = way.request.idempotency {
+            claims[OwnedKey(owner: way.request.owner, key: claim.key)] = nil
+        }
+    }
+
+    private func finish(_ record: ExecutionRecord, of execution: LiveExecution) async {
+        do {
+            try await archive.finish(record, journal: execution.journal)
+        } catch {
+            logger.error(
+                "An execution's end could not be written down",
+                metadata: ["execution.id": "\(record.id)", "error": "\(error)"]
+            )
+        }
+    }
+
+    private func insert(_ record: ExecutionRecord) async -> Bool {
+        do {
+            return try await store.insert(record)
+        } catch {
+            logger.error(
+                "An execution could not be written down",
+                metadata: ["execution.id": "\(record.id)", "error": "\(error)"]
+            )
+            return false
+        }
+    }
+
+    private func remove(_ id: ExecutionID) async {
+        do {
+            try await store.remove(id)
+        } catch {
+            logger.error(
+                "An execution that did not run could not be forgotten",
+                metadata: ["execution.id": "\(id)", "error": "\(error)"]
+            )
+        }
+    }
+}

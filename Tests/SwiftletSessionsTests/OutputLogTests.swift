@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import SwiftletSessions
+import Testing
+
+@Suite struct OutputLogTests {
+    private func withPath(_ body: (String) throws -> Void) rethrows {
+        let path = NSTemporaryDirectory() + UUID().uuidString
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        try body(path)
+    }
+
+    private func contents(_ log: OutputLog, chunk: Int = 3) -> [UInt8] {
+        var bytes: [UInt8] = []
+        while case let piece = log.read(at: bytes.count, upTo: chunk), !piece.isEmpty { bytes += piece }
+        return bytes
+    }
+
+    @Test(arguments: [0, 1, 7, 8, 9, 100, 1_000])
+    func whatIsWrittenIsReadFromMemoryOrFile(count: Int) {
+        withPath { path in
+            let log = OutputLog(path: path, memoryLimit: 8, limit: 1_000)
+            let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0) }
+            for byte in bytes { log.append([byte]) }
+            #expect(log.count == count)
+            #expect(contents(log) == bytes)
+            #expect(log.droppedBytes == 0)
+            #expect(FileManager.default.fileExists(atPath: path) == (count > 8))
+        }
+    }
+
+    @Test func whatIsOverTheLimitIsCountedAndCut() {
+        withPath { path in
+            let log = OutputLog(path: path, memoryLimit: 8, limit: 10)
+            log.append(Array(repeating: 1, count: 7)[...])
+            log.append(Array(repeating: 2, count: 7)[...])
+            log.append(Array(repeating: 3, count: 7)[...])
+            #expect(contents(log) == [1, 1, 1, 1, 1, 1, 1, 2, 2, 2])
+            #expect(log.droppedBytes == 11)
+        }
+    }
+
+    @Test func withoutADirectoryWhatDoesNotFitIntoMemoryIsCounted() {
+        let log = OutputLog(path: "/nonexistent/file", memoryLimit: 4, limit: 100)
+        log.append([1, 2, 3, 4, 5, 6])
+        log.append([7])
+        #expect(contents(log) == [1, 2, 3, 4])
+        #expect(log.droppedBytes == 3)
+    }
+
+    @Test func whatIsPersistedOutlivesTheLogAndIsReadAgain() throws {
+        try withPath { path in
+            var log: OutputLog? = OutputLog(path: path, memoryLimit: 100, limit: 1_000)
+            log?.append([1, 2, 3])
+            log?.persist()
+            #expect(log?.inMemory == nil)
+            log?.append([4, 5])
+            #expect(log.map { contents($0) } == [1, 2, 3, 4, 5])
+            log = nil
+            let again = try #require(OutputLog(contentsOf: path, dropped: 7))
+            #expect(contents(again) == [1, 2, 3, 4, 5])
+            #expect(again.droppedBytes == 7)
+        }
+    }
+
+    @Test func anEmptyLogMakesNoFile() {
+        withPath { path in
+            OutputLog(path: path, limit: 10).persist()
+            #expect(!FileManager.default.fileExists(atPath: path))
+            #expect(OutputLog(contentsOf: path) == nil)
+        }
+    }
+
+    @Test func aViewStaysAsItWas() {
+        let log = OutputLog(path: "/nonexistent/file", limit: 100)
+        log.append([1, 2, 3])
+        let view = OutputView(log)
+        log.append([4])
+        #expect(view.count == 3)
+        #expect(view.read(at: 1, upTo: 10) == [2, 3])
+        #expect(view.read(at: 3, upTo: 10).isEmpty)
+    }
+}
