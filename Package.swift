@@ -52,7 +52,7 @@ let package = Package(
         .target(
             name: "SwiftletServer",
             dependencies: [
-                "SwiftletSessions", "SwiftletStore",
+                "SwiftletMetrics", "SwiftletSessions", "SwiftletStore",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),
@@ -65,7 +65,7 @@ let package = Package(
         .target(
             name: "SwiftletSessions",
             dependencies: [
-                "AgentProtocol", "SwiftletStore", "SwiftletVM",
+                "AgentProtocol", "SwiftletMetrics", "SwiftletStore", "SwiftletVM",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -85,7 +85,7 @@ let package = Package(
         .target(
             name: "SwiftletVM",
             dependencies: [
-                "AgentProtocol", "CProcess",
+                "AgentProtocol", "CProcess", "SwiftletMetrics",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -93,6 +93,7 @@ let package = Package(
             ],
             swiftSettings: settings
         ),
+        .target(name: "SwiftletMetrics", swiftSettings: settings),
         .target(name: "CProcess"),
         .target(name: "AgentProtocol", swiftSettings: settings),
         .target(name: "CAgent"),
@@ -125,11 +126,12 @@ let package = Package(
             ],
             swiftSettings: settings
         ),
+        .testTarget(name: "SwiftletMetricsTests", dependencies: ["SwiftletMetrics"], swiftSettings: settings),
         .testTarget(name: "SwiftletStoreTests", dependencies: ["SwiftletStore"], swiftSettings: settings),
         .testTarget(
             name: "SwiftletServerTests",
             dependencies: [
-                "SwiftletServer", "SwiftletSessions", "SwiftletStore",
+                "SwiftletMetrics", "SwiftletServer", "SwiftletSessions", "SwiftletStore",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),

@@ -64,7 +64,7 @@ package struct SwiftletApplication: Sendable {
     }
 
     /// All routes, in the groups that serve them.
-    private var routes: [Route] {
+    private func routes(_ metrics: HTTPMetrics) -> [Route] {
         let authenticator = Authenticator(keys: services.keys)
         let (sessions, executions) = (services.sessions, services.executions)
         let limit = configuration.maximumBody
@@ -73,7 +73,7 @@ package struct SwiftletApplication: Sendable {
             ExecuteRoutes(executions: executions, authenticator: authenticator, maximumBody: limit).routes,
             ExecutionRoutes(executions: executions, authenticator: authenticator).routes,
             SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
-            MetricsRoute(sessions: sessions).routes,
+            MetricsRoute(sessions: sessions, executions: executions, http: metrics).routes,
             [Route(.get, "/health") { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }],
         ]
         return groups.flatMap(\.self)
@@ -81,10 +81,11 @@ package struct SwiftletApplication: Sendable {
 
     /// The routes behind what all of them have in common.
     package func router() -> Router<AppContext> {
-        let routes = routes
+        let metrics = HTTPMetrics()
+        let routes = routes(metrics)
         let router = Router(context: AppContext.self, options: .autoGenerateHeadEndpoints)
         router.addMiddleware {
-            ErrorMiddleware(methods: PathMethods(entries: routes.map { ($0.path, $0.method) }))
+            ErrorMiddleware(methods: PathMethods(entries: routes.map { ($0.path, $0.method) }), metrics: metrics)
         }
         for route in routes {
             router.on(RouterPath(route.path), method: route.method, use: route.handler)

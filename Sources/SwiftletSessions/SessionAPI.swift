@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import SwiftletMetrics
 package import SwiftletStore
 
 /// What the HTTP routes ask of sessions; `SessionService` is the real one.

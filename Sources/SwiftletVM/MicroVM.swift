@@ -5,6 +5,7 @@ package import Foundation
 import Logging
 package import NIOCore
 import NIOPosix
+import SwiftletMetrics
 import Synchronization
 
 /// One session's virtual machine: an identity, and the machine that it runs on.
@@ -231,7 +232,9 @@ package final class MicroVM: Sendable {
         machine.agent.prepare(request).whenComplete { [self] result in
             timer.cancel()
             guard case .success(let prepared) = result else { return }
-            let milliseconds = Int(Date().timeIntervalSince(startedAt) * 1000)
+            let seconds = Date().timeIntervalSince(startedAt)
+            let milliseconds = Int(seconds * 1000)
+            resources.timings.create.observe(seconds, ["origin": origin.rawValue])
             restoreRecord.withLock {
                 $0 = Restore(
                     generation: prepared.generation.hexadecimal,

@@ -110,13 +110,20 @@ package final class MicroVMEngine: Sendable {
         package var taken: [String: Int]
         /// VMs refused so far because the node was full.
         package var refused: Int
+        package var timings: VMTimings
     }
 
     package var numbers: Numbers {
         get async {
             let (idle, taken) = await factory.numbers
             return state.withLock {
-                Numbers(capacity: $0.capacity, idle: idle, taken: taken, refused: $0.refused)
+                Numbers(
+                    capacity: $0.capacity,
+                    idle: idle,
+                    taken: taken,
+                    refused: $0.refused,
+                    timings: resources.timings
+                )
             }
         }
     }

@@ -28,4 +28,5 @@ struct VMResources: Sendable {
     var spawner: NIOThreadPool
     /// For short blocking calls.
     var blocking: NIOThreadPool
+    var timings = VMTimings()
 }

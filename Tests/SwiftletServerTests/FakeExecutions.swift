@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import SwiftletMetrics
 import SwiftletSessions
 import SwiftletStore
 
@@ -61,6 +62,8 @@ struct FakeExecutions: ExecutionAPI {
         filters.note(filter)
         return [journal(owner: filter.owner).record]
     }
+
+    func metrics() async -> [MetricFamily] { [] }
 
     func cancel(_ id: ExecutionID, owner: UserID) async throws -> ExecutionRecord {
         try await record(of: id, owner: owner)

@@ -73,9 +73,28 @@ import Testing
             #expect(response.headers[.contentType] == "text/plain; version=0.0.4; charset=utf-8")
             let text = String(buffer: response.body)
             #expect(
-                text
-                    == "# HELP swiftlet_vms VMs.\n# TYPE swiftlet_vms gauge\nswiftlet_vms{state=\"a\\\"b\\\\c\\nd\"} 2.0\n"
+                text.hasPrefix(
+                    "# HELP swiftlet_vms VMs.\n# TYPE swiftlet_vms gauge\nswiftlet_vms{state=\"a\\\"b\\\\c\\nd\"} 2.0\n"
+                )
             )
+        }
+    }
+
+    @Test func requestsAreCountedByTheirRouteAndNotByTheirPath() async throws {
+        try await withServer { client, key in
+            _ = try await post(client, "/execute", #"{"command":"1"}"#, key: key)
+            _ = try await client.execute(uri: "/v1/sessions/status/a", method: .get)
+            _ = try await client.execute(uri: "/v1/sessions/status/b", method: .get)
+            _ = try await client.execute(uri: "/no/such/path", method: .get)
+            let text = String(buffer: try await client.execute(uri: "/metrics", method: .get).body)
+            for line in [
+                #"swiftlet_http_requests_total{method="POST",route="/execute",status="200"} 1.0"#,
+                #"swiftlet_http_requests_total{method="GET",route="/v1/sessions/status/{id}",status="401"} 2.0"#,
+                #"swiftlet_http_requests_total{method="any",route="none",status="404"} 1.0"#,
+                #"swiftlet_http_request_seconds_count{method="POST",route="/execute"} 1.0"#,
+            ] {
+                #expect(text.contains(line + "\n"), "\(line)")
+            }
         }
     }
 

@@ -222,6 +222,8 @@ def test_an_agent_that_dies_takes_its_vm_and_the_answer_says_so(fresh):
         "        with open('/proc/1/mem', 'r+b', 0) as memory:\n"
         "            memory.seek(start)\n"
         "            memory.write(b'\\x0f\\x0b' * ((end - start) // 2))\n"
+        # What is written wakes the agent.
+        "print('x', flush=True)\n"
         "import time; time.sleep(60)"
     )
     assert result["outcome"] == "vm_lost"

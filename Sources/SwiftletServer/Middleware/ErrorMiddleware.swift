@@ -11,6 +11,7 @@ struct ErrorMiddleware: RouterMiddleware {
 
     /// The methods of each known path, to tell a wrong method from an unknown path.
     let methods: PathMethods
+    let metrics: HTTPMetrics
 
     func handle(
         _ request: Request,
@@ -29,6 +30,8 @@ struct ErrorMiddleware: RouterMiddleware {
         }
         if let name = Self.requestID { response.headers[name] = id }
         let elapsed = (ContinuousClock.now - started) / .milliseconds(1)
+        let route = context.endpointPath.flatMap { methods.isKnown($0) ? $0 : nil }
+        metrics.count(request.method, route: route, status: response.status.code, seconds: elapsed / 1_000)
         // What monitoring asks every few seconds would bury the rest.
         let isRoutine = ["/health", "/metrics"].contains(request.uri.path)
         logger.log(
@@ -89,6 +92,8 @@ struct ErrorMiddleware: RouterMiddleware {
 /// Which methods a path has; `{name}` stands for any one segment.
 struct PathMethods: Sendable {
     let entries: [(path: String, method: HTTPRequest.Method)]
+
+    func isKnown(_ path: String) -> Bool { entries.contains { $0.path == path } }
 
     func allowed(for path: String) -> [HTTPRequest.Method] {
         let segments = path.split(separator: "/")

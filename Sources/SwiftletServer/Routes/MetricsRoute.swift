@@ -2,17 +2,22 @@
 
 import Hummingbird
 import NIOCore
+import SwiftletMetrics
 import SwiftletSessions
 
 /// `GET /metrics`, in Prometheus's text format (version 0.0.4).
 struct MetricsRoute: Sendable {
     let sessions: any SessionAPI
+    let executions: any ExecutionAPI
+    let http: HTTPMetrics
 
     var routes: [Route] { [Route(.get, "/metrics", metrics)] }
 
     private func metrics(_ request: Request, _ context: AppContext) async throws -> Response {
         var buffer = ByteBuffer()
-        for family in await sessions.metrics() { Self.write(family, to: &buffer) }
+        for family in await sessions.metrics() + executions.metrics() + http.families {
+            Self.write(family, to: &buffer)
+        }
         return Response(
             status: .ok,
             headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
@@ -25,7 +30,7 @@ struct MetricsRoute: Sendable {
         for sample in family.samples {
             let labels = sample.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\"\(escaped($0.value))\"" }
             let suffix = labels.isEmpty ? "" : "{\(labels.joined(separator: ","))}"
-            buffer.writeString("\(family.name)\(suffix) \(sample.value)\n")
+            buffer.writeString("\(family.name)\(sample.suffix)\(suffix) \(sample.value)\n")
         }
     }
 

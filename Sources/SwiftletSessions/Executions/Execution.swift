@@ -102,6 +102,8 @@ struct Execution: Sendable {
         run.setDeadline(.until(budget.hostDeadline))
         do {
             return try await follow(run, vm: vm, started: started, deadline: budget.hostDeadline)
+        } catch let error as SessionError {
+            throw error
         } catch {
             // Only the VM's end breaks the stream of events.
             note(vm)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import SwiftletMetrics
 package import SwiftletStore
 
 /// What the HTTP routes ask of executions; `ExecutionService` is the real one.
@@ -25,4 +26,7 @@ package protocol ExecutionAPI: Sendable {
 
     /// Ends an execution and waits a moment for its end; one that is over stays as it is.
     func cancel(_ id: ExecutionID, owner: UserID) async throws -> ExecutionRecord
+
+    /// Numbers for a monitoring system.
+    func metrics() async -> [MetricFamily]
 }

@@ -37,8 +37,7 @@ package actor ExecutionService: ExecutionAPI, Service {
     private(set) var live: [ExecutionID: LiveExecution] = [:]
     /// Requests with an idempotency key, from their arrival to their end.
     private var claims: [OwnedKey: EventLoopFuture<LiveExecution?>] = [:]
-    /// Executions by how they ended.
-    private(set) var ended: [ExecutionState: Int] = [:]
+    let metrics = ExecutionMetrics()
     /// Bytes of output that came since the last purge.
     var unpurgedBytes = 0
     private let jobs: AsyncStream<Job>
@@ -250,7 +249,7 @@ package actor ExecutionService: ExecutionAPI, Service {
             record.note = "\(error); the code did not run"
         }
         if isStored { await finish(record, of: execution) }
-        ended[record.state, default: 0] += 1
+        metrics.count(record)
         unpurgedBytes += record.sizes.values.reduce(0) { $0 + $1.bytes }
         let final = record
         execution.journal.update { $0 = final }

@@ -4,6 +4,7 @@ import Foundation
 import Logging
 import NIOCore
 import NIOPosix
+import SwiftletMetrics
 
 /// Gets machines: out of a pool, from a template, or by booting, and keeps the pools filled.
 ///
@@ -244,6 +245,7 @@ actor MachineFactory {
     private nonisolated func obtainOnce(_ shape: VMShape, isRefill: Bool) async throws -> (Machine, Machine.Origin) {
         let loaded = try await templates?.template(for: shape, submit: submit)
         guard loaded != nil || !isRefill else { throw MicroVMError.cannotStart("There is no template yet") }
+        let begun = ContinuousClock.now
         let machine = try await Machine.start(
             shape,
             memory: loaded,
@@ -259,6 +261,8 @@ actor MachineFactory {
                 return (machine, .boot)
             }
             try await machine.within(resources.bootTimeout, "It was not restored") { try await machine.restore() }
+            let labels = ["for": isRefill ? "pool" : "session"]
+            resources.timings.restore.observe((ContinuousClock.now - begun).seconds, labels)
             if isRefill { try await settle(machine) }
             return (machine, .template)
         } catch {

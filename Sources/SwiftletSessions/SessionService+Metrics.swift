@@ -1,39 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import SwiftletMetrics
 import SwiftletVM
-
-/// Numbers of one name, for a monitoring system.
-package struct MetricFamily: Equatable, Sendable {
-    package enum Kind: String, Sendable {
-        /// Only grows while the server runs.
-        case counter
-        /// A state at this moment.
-        case gauge
-    }
-
-    package struct Sample: Equatable, Sendable {
-        package var labels: [String: String]
-        package var value: Double
-
-        package init(_ labels: [String: String] = [:], _ value: Double) {
-            self.labels = labels
-            self.value = value
-        }
-    }
-
-    /// As Prometheus wants it: lower case, the unit last.
-    package var name: String
-    package var help: String
-    package var kind: Kind
-    package var samples: [Sample]
-
-    package init(_ name: String, _ kind: Kind, _ help: String, _ samples: [Sample]) {
-        self.name = name
-        self.kind = kind
-        self.help = help
-        self.samples = samples
-    }
-}
 
 extension SessionService {
     package func metrics() async -> [MetricFamily] {
@@ -76,12 +44,8 @@ extension SessionService {
                     .init(["state": "limit"], Double(capacity.limits.memoryMB << 20)),
                 ]
             ),
+            engine.timings.create.family,
+            engine.timings.restore.family,
         ]
-    }
-}
-
-extension MetricFamily.Sample {
-    fileprivate init(_ value: Double) {
-        self.init([:], value)
     }
 }
