@@ -5,7 +5,6 @@ package import Hummingbird
 package import Logging
 import NIOCore
 package import SwiftletSessions
-package import SwiftletStore
 
 /// How the HTTP server listens.
 package struct ServerConfiguration: Sendable {
@@ -27,11 +26,11 @@ package struct ServerConfiguration: Sendable {
 /// What the routes stand on.
 package struct ServerServices: Sendable {
     package var sessions: any SessionAPI
-    package var keys: KeyStore
+    package var accounts: AccountServices
 
-    package init(sessions: any SessionAPI, keys: KeyStore) {
+    package init(sessions: any SessionAPI, accounts: AccountServices) {
         self.sessions = sessions
-        self.keys = keys
+        self.accounts = accounts
     }
 }
 
@@ -63,7 +62,7 @@ package struct SwiftletApplication: Sendable {
 
     /// All routes, in the groups that serve them.
     private var routes: [Route] {
-        let authenticator = Authenticator(keys: services.keys)
+        let authenticator = Authenticator(accounts: services.accounts)
         let sessions = services.sessions
         let limit = configuration.maximumBody
         let version = configuration.version
@@ -71,6 +70,8 @@ package struct SwiftletApplication: Sendable {
             ExecuteRoute(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             MetricsRoute(sessions: sessions).routes,
+            UserRoutes(authenticator: authenticator).routes,
+            KeyRoutes(authenticator: authenticator, maximumBody: limit).routes,
             [Route(.get, "/health") { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }],
         ]
         return groups.flatMap(\.self)
@@ -81,6 +82,7 @@ package struct SwiftletApplication: Sendable {
         let routes = routes
         let router = Router(context: AppContext.self, options: .autoGenerateHeadEndpoints)
         router.addMiddleware {
+            RateLimitMiddleware()
             ErrorMiddleware(methods: PathMethods(entries: routes.map { ($0.path, $0.method) }))
         }
         for route in routes {

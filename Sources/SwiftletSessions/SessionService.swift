@@ -32,13 +32,22 @@ package actor SessionService: SessionAPI, Service {
     let configuration: Configuration
     let store: SessionStore
     nonisolated let logger: Logger
+    /// Holds users to their plans.
+    nonisolated let admission: SessionAdmission
     private let engine: MicroVMEngine
     private var runtimes: [SessionID: SessionRuntime] = [:]
     private let jobs: AsyncStream<Job>
     private let submitted: AsyncStream<Job>.Continuation
     private var accepting = true
 
-    package init(configuration: Configuration, store: SessionStore, engine: MicroVMEngine, logger: Logger) {
+    package init(
+        configuration: Configuration,
+        store: SessionStore,
+        admission: SessionAdmission,
+        engine: MicroVMEngine,
+        logger: Logger
+    ) {
+        self.admission = admission
         self.configuration = configuration
         self.store = store
         self.engine = engine
@@ -70,13 +79,18 @@ package actor SessionService: SessionAPI, Service {
 
     package func createSession(owner: UserID, options: SessionOptions) async throws -> SessionRecord {
         guard accepting else { throw SessionError.shuttingDown }
+        let plan = try await admission.plan(of: owner)
+        try admission.check(options, plan: plan)
+        // What the server gives to those who do not say is no more than the plan has.
+        func standard(_ value: Int, _ limit: Int?) -> Int { min(value, limit ?? value) }
         var record = SessionRecord(
             id: .random(),
             owner: owner,
             createdAt: Date(),
-            vmLifetimeSeconds: options.vmLifetimeSeconds ?? configuration.defaultLifetimeSeconds,
-            memoryMB: options.memoryMB ?? configuration.defaultMemoryMB,
-            vcpuCount: options.vcpuCount ?? configuration.defaultVCPUCount,
+            vmLifetimeSeconds: options.vmLifetimeSeconds
+                ?? standard(configuration.defaultLifetimeSeconds, plan.vmLifetimeSeconds),
+            memoryMB: options.memoryMB ?? standard(configuration.defaultMemoryMB, plan.memoryMB),
+            vcpuCount: options.vcpuCount ?? standard(configuration.defaultVCPUCount, plan.vcpuCount),
             environment: options.environment ?? [:],
             metadataJSON: options.metadataJSON ?? "{}"
         )
@@ -152,8 +166,13 @@ package actor SessionService: SessionAPI, Service {
     /// The session's VM, a new one if none lives, whose end is then watched for.
     func lease(_ runtime: SessionRuntime) async throws -> MicroVM {
         do {
-            return try await runtime.lease { vm in
-                submit { [self] in await watch(vm, of: runtime) }
+            return try await runtime.lease(admission: admission) { vm in
+                let isWatched = submit { [self] in
+                    await watch(vm, of: runtime)
+                    admission.release(runtime.record.owner)
+                }
+                // The service is ending, and so does the VM.
+                if !isWatched { admission.release(runtime.record.owner) }
             }
         } catch MicroVMError.full(let reason) {
             throw SessionError.overloaded(reason: reason, retryAfter: 5)

@@ -42,7 +42,8 @@ enum Schema {
             )
             """,
             "CREATE INDEX sessions_by_owner ON sessions(owner_id, created_at)",
-        ]
+        ],
+        accounts,
     ]
 
     /// Applies the steps that a database lacks, all or none.

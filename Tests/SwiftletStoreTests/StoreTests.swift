@@ -65,9 +65,10 @@ private func withDatabaseFile(_ body: (String) async throws -> Void) async throw
         let (text, key) = try await keys.create(for: user.id, label: "x")
         #expect(text.hasPrefix("instavm_sk_"))
         #expect(text.count == 54)
-        #expect(try await keys.authenticate(text) == user.id)
+        let directory = AccountDirectory(database, life: .zero)
+        #expect(try await directory.holder(ofKey: text)?.account.id == user.id)
         #expect(try await keys.revoke(key.id))
-        #expect(try await keys.authenticate(text) == nil)
+        #expect(try await directory.holder(ofKey: text) == nil)
         #expect(try await keys.revoke(key.id) == false)
     }
 
@@ -75,7 +76,7 @@ private func withDatabaseFile(_ body: (String) async throws -> Void) async throw
     func anythingElseOpensNoDoor(text: String) async throws {
         let user = try await users.create(email: "a@example.org")
         _ = try await keys.create(for: user.id, label: "")
-        #expect(try await keys.authenticate(text) == nil)
+        #expect(try await AccountDirectory(database).holder(ofKey: text) == nil)
     }
 
     @Test func aUsersListHasTheirKeysOnly() async throws {

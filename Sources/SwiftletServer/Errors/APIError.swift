@@ -45,6 +45,9 @@ struct APIError: Error {
         case .notFound, .noVM: self.init(.notFound, error.description)
         case .overloaded(_, let retryAfter):
             self.init(.serviceUnavailable, error.description, headers: [.retryAfter: String(retryAfter)])
+        case .quotaExceeded(_, let retryAfter):
+            self.init(.tooManyRequests, error.description, headers: [.retryAfter: String(retryAfter)])
+        case .forbidden: self.init(.forbidden, error.description)
         case .noInterpreter: self.init(.badRequest, error.description)
         case .vmUnavailable, .shuttingDown:
             self.init(.serviceUnavailable, error.description, headers: [.retryAfter: "5"])

@@ -31,6 +31,9 @@ enum Setting: String, CaseIterable {
     case outputLimitBytes
     case bodyLimitBytes
     case shutdownSeconds
+    case plansFile
+    case defaultPlan
+    case publicUrl
 
     /// The environment's name for it.
     var environmentName: String { "SWIFTLET_" + words("_").uppercased() }

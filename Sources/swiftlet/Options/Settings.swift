@@ -40,6 +40,12 @@ struct Settings: Sendable {
     var outputLimitBytes: Int
     var bodyLimitBytes: Int
     var shutdownSeconds: Int
+    /// A JSON file with plans, beside those that are built in.
+    var plansFile: String?
+    /// The plan of a new user; nil for the built-in default.
+    var defaultPlan: String?
+    /// The server's address as browsers reach it, without a slash at its end.
+    var publicURL: String?
 
     /// Reads flags, then the environment, then the file; what none of them has gets its default.
     ///
@@ -93,6 +99,9 @@ struct Settings: Sendable {
         outputLimitBytes = try reader.integer(.outputLimitBytes, in: 1_024...(16 << 30)) ?? 256 << 20
         bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? 32 << 20
         shutdownSeconds = try reader.integer(.shutdownSeconds, in: 0...600) ?? 30
+        plansFile = reader.string(.plansFile)
+        defaultPlan = reader.string(.defaultPlan)
+        publicURL = try reader.url(.publicUrl)
     }
 
     private enum YesOrNo: String, CaseIterable {
@@ -156,6 +165,14 @@ private struct SettingReader {
             throw ValidationError("\(name(setting)) is '\(text)'; it must be one of: \(known)")
         }
         return value
+    }
+
+    func url(_ setting: Setting) throws -> String? {
+        guard let text = string(setting) else { return nil }
+        guard let url = URLComponents(string: text), ["http", "https"].contains(url.scheme), url.host?.isEmpty == false,
+            url.query == nil, url.fragment == nil
+        else { throw ValidationError("\(name(setting)) is '\(text)'; it must be like https://swiftlet.example.org") }
+        return text.hasSuffix("/") ? String(text.dropLast()) : text
     }
 
     private func name(_ setting: Setting) -> String {

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import SwiftletStore
+import Synchronization
+
+/// Holds users to their plans where VMs are made: how large, how many at once, how many a minute.
+package final class SessionAdmission: Sendable {
+    private let accounts: AccountDirectory
+    private let limiter: RateLimiter
+    private let living = Mutex<[UserID: Int]>([:])
+
+    package init(accounts: AccountDirectory, limiter: RateLimiter) {
+        self.accounts = accounts
+        self.limiter = limiter
+    }
+
+    /// A user's plan, as it was at most a second ago.
+    package func plan(of user: UserID) async throws -> Plan {
+        try await accounts.plan(of: user)
+    }
+
+    /// The name of a user's limit on new VMs.
+    package static func newVMs(of user: UserID) -> String { "vm:\(user)" }
+
+    /// How many VMs of a user live or are about to.
+    package func livingVMs(of user: UserID) -> Int {
+        living.withLock { $0[user] ?? 0 }
+    }
+
+    /// Makes sure that a user may have a session like this.
+    ///
+    /// - Throws: `SessionError.forbidden` in the words by which clients know that they must ask for less.
+    package func check(_ options: SessionOptions, plan: Plan) throws {
+        if let limit = plan.vmLifetimeSeconds, let asked = options.vmLifetimeSeconds, asked > limit {
+            throw SessionError.forbidden(reason: "VM lifetime cannot exceed \(limit)s on the \(plan.name) tier")
+        }
+        if let limit = plan.memoryMB, let asked = options.memoryMB, asked > limit {
+            throw SessionError.forbidden(reason: "Configurable memory ends at \(limit) MB on the \(plan.name) tier")
+        }
+        if let limit = plan.vcpuCount, let asked = options.vcpuCount, asked > limit {
+            throw SessionError.forbidden(reason: "Configurable CPU ends at \(limit) vCPUs on the \(plan.name) tier")
+        }
+    }
+
+    /// Reserves a VM, before it is spawned; every success needs a ``release(_:)`` when the VM has ended.
+    ///
+    /// - Throws: `SessionError.quotaExceeded`.
+    package func reserve(for user: UserID) async throws -> Plan {
+        let plan = try await accounts.plan(of: user)
+        try living.withLock { living in
+            let count = living[user] ?? 0
+            if let limit = plan.concurrentVMs, count >= limit {
+                throw SessionError.quotaExceeded(
+                    reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) VMs at once, and so many live; "
+                        + "kill one, or wait for one to end",
+                    retryAfter: 5
+                )
+            }
+            living[user] = count + 1
+        }
+        do {
+            try await charge(user, plan)
+        } catch {
+            release(user)
+            throw error
+        }
+        return plan
+    }
+
+    /// Gives back what ``reserve(for:)`` took.
+    package func release(_ user: UserID) {
+        living.withLock { living in
+            let count = (living[user] ?? 0) - 1
+            living[user] = count > 0 ? count : nil
+        }
+    }
+
+    private func charge(_ user: UserID, _ plan: Plan) async throws {
+        guard let rate = plan.newVMs else { return }
+        let decision = try await limiter.charge(Self.newVMs(of: user), rate)
+        guard !decision.isAdmitted else { return }
+        let seconds = max(1, Int(decision.retryAfter.rounded(.up)))
+        throw SessionError.quotaExceeded(
+            reason: "Rate limit exceeded: the \(plan.name) plan has \(rate.perMinute) new VMs per minute; "
+                + "try again in \(seconds) s",
+            retryAfter: seconds
+        )
+    }
+}
