@@ -70,6 +70,8 @@ package struct SwiftletApplication: Sendable {
             ExecuteRoute(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             MetricsRoute(sessions: sessions).routes,
+            TokenRoute(accounts: services.accounts).routes,
+            CommandLineLogin(accounts: services.accounts).routes,
             UserRoutes(authenticator: authenticator).routes,
             KeyRoutes(authenticator: authenticator, maximumBody: limit).routes,
             [Route(.get, "/health") { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }],

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Foundation
+import HTTPTypes
 package import Logging
 import ServiceLifecycle
 package import SwiftletSessions
@@ -33,6 +35,7 @@ package struct AccountServices: Sendable {
         }
     }
 
+    private static let maximumKeys = 1_000
     /// Where VMs are admitted, for the session service.
     package let admission: SessionAdmission
     let keys: KeyStore
@@ -60,6 +63,21 @@ package struct AccountServices: Sendable {
         publicURL = configuration.publicURL
         admission = SessionAdmission(accounts: directory, limiter: limiter)
         self.logger = logger
+    }
+
+    /// Makes a key for a user.
+    ///
+    /// - Throws: `APIError` when they have too many.
+    func createKey(
+        for user: UserID,
+        label: String,
+        expiresAt: Date? = nil
+    ) async throws -> (text: String, key: APIKey) {
+        let valid = try await keys.list(of: user).count { $0.revokedAt == nil }
+        guard valid < Self.maximumKeys else {
+            throw APIError(.conflict, "You have \(valid) keys, and may have \(Self.maximumKeys); delete some")
+        }
+        return try await keys.create(for: user, label: label, expiresAt: expiresAt)
     }
 }
 

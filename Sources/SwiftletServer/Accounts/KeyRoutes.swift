@@ -6,7 +6,6 @@ import SwiftletStore
 
 /// A user's own API keys. Paths are served with and without a slash at their end.
 struct KeyRoutes: Sendable {
-    private static let maximumKeys = 1_000
     private static let maximumDescription = 200
     /// A hundred years.
     private static let longestExpiry = 3_153_600_000
@@ -33,11 +32,8 @@ struct KeyRoutes: Sendable {
         let description = description(&reader) ?? ""
         let expiresAt = expiry(&reader)
         try reader.finish()
-        let valid = try await keys.list(of: user).count { $0.revokedAt == nil }
-        guard valid < Self.maximumKeys else {
-            throw APIError(.conflict, "You have \(valid) keys, and may have \(Self.maximumKeys); delete some")
-        }
-        let (text, key) = try await keys.create(for: user, label: description, expiresAt: expiresAt)
+        let (text, key) = try await authenticator.accounts
+            .createKey(for: user, label: description, expiresAt: expiresAt)
         var fields = Self.fields(of: key)
         fields.append(.init(name: "api_key", value: .string(text)))
         fields.append(.init(name: "key", value: .string(text)))

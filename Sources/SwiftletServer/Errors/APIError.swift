@@ -54,6 +54,11 @@ struct APIError: Error {
         }
     }
 
+    /// What it says, for people.
+    var detail: String {
+        if case .string(let text) = body["detail"] { text } else { status.reasonPhrase }
+    }
+
     var response: Response {
         var buffer = ByteBuffer()
         body.write(to: &buffer)
