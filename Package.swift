@@ -128,12 +128,17 @@ let package = Package(
             ],
             swiftSettings: settings
         ),
-        .testTarget(name: "SwiftletStoreTests", dependencies: ["SwiftletStore"], swiftSettings: settings),
+        .testTarget(
+            name: "SwiftletStoreTests",
+            dependencies: ["SwiftletStore", .product(name: "Crypto", package: "swift-crypto")],
+            swiftSettings: settings
+        ),
         .testTarget(
             name: "SwiftletServerTests",
             dependencies: [
                 "SwiftletServer", "SwiftletSessions", "SwiftletStore",
                 .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Logging", package: "swift-log"),

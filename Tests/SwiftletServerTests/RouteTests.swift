@@ -12,7 +12,7 @@ import SwiftletStore
 import Testing
 
 /// Sessions without VMs: answers what a test wants.
-private struct FakeSessions: SessionAPI {
+struct FakeSessions: SessionAPI {
     var stdout: [UInt8] = []
     var note: String?
     var failure: SessionError?

@@ -4,13 +4,6 @@ import Foundation
 import SwiftletStore
 import Testing
 
-/// A database in a directory that goes with it.
-private func withDatabaseFile(_ body: (String) async throws -> Void) async throws {
-    let directory = NSTemporaryDirectory() + "swiftlet-store-\(UUID().uuidString)"
-    defer { try? FileManager.default.removeItem(atPath: directory) }
-    try await body("\(directory)/data/swiftlet.sqlite")
-}
-
 @Suite struct DatabaseTests {
     @Test func whatWasWrittenIsThereAfterReopening() async throws {
         try await withDatabaseFile { path in

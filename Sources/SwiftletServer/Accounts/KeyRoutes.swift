@@ -62,6 +62,7 @@ struct KeyRoutes: Sendable {
         try reader.finish()
         let changed = try await keys.update(key.id, of: key.user, label: description, expiresAt: expiresAt)
         guard let changed else { throw Self.notFound(String(key.id)) }
+        authenticator.accounts.directory.forget()
         return Response(json: .object(Self.fields(of: changed)))
     }
 
@@ -69,6 +70,7 @@ struct KeyRoutes: Sendable {
     private func delete(_ request: Request, _ context: AppContext) async throws -> Response {
         let key = try await requestedKey(request, context)
         guard try await keys.revoke(key.id) else { throw Self.notFound(String(key.id)) }
+        authenticator.accounts.directory.forget()
         return Response(json: ["status": "success", "id": .integer(Int(key.id))])
     }
 

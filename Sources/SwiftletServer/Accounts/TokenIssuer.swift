@@ -30,7 +30,9 @@ struct TokenIssuer: Sendable {
     }
 
     func token(for account: Account, at moment: Date = Date()) async throws -> String {
-        try await keys.sign(
+        // Whole seconds: not every reader of tokens takes fractions.
+        let moment = Date(timeIntervalSince1970: moment.timeIntervalSince1970.rounded(.down))
+        return try await keys.sign(
             Claims(
                 sub: SubjectClaim(value: String(account.id.rawValue)),
                 iss: IssuerClaim(value: Self.issuer),

@@ -88,6 +88,11 @@ package final class AccountDirectory: Sendable {
         return account
     }
 
+    /// Makes the next question go to the database: for who has just changed something.
+    package func forget() {
+        cache.withLock { $0 = Cache() }
+    }
+
     /// A user's plan.
     ///
     /// - Throws: `StoreError` when the user is none, or has a plan that the server does not know.

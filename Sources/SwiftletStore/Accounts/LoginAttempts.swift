@@ -12,6 +12,12 @@ package struct LoginAttempts: Sendable {
     struct Rule {
         let free: Int
         let longest: Int64
+
+        /// Microseconds until the next attempt after so many failures.
+        func pause(after failures: Int) -> Int64 {
+            let exponent = failures - free
+            return exponent <= 0 ? 0 : min(longest, Int64(1) << min(exponent - 1, 30)) * 1_000_000
+        }
     }
 
     /// An account's pause is short enough that nobody can shut its owner out for long.
@@ -73,7 +79,9 @@ package struct LoginAttempts: Sendable {
     }
 
     private static func withdraw(_ name: String, _ database: GRDB.Database) throws {
-        let sql = "UPDATE login_attempts SET failures = failures - 1, blocked_until = 0 WHERE name = $1 AND failures > 0"
+        let sql = """
+            UPDATE login_attempts SET failures = failures - 1, blocked_until = 0 WHERE name = $1 AND failures > 0
+            """
         try database.execute(sql: sql, arguments: [name])
     }
 
@@ -108,8 +116,8 @@ package struct LoginAttempts: Sendable {
             self.now = now
             let updatedAt: Int64 = row?["updated_at"] ?? now
             failures = now - updatedAt > LoginAttempts.memory ? 0 : row?["failures"] ?? 0
-            // Further away than the rule's longest pause was written before the clock was set back.
-            let left = min((row?["blocked_until"] ?? 0) - now, rule.longest * 1_000_000)
+            // Further away than the pause was long was written before the clock was set back.
+            let left = min((row?["blocked_until"] ?? 0) - now, rule.pause(after: row?["failures"] ?? 0))
             guard left > 0, updatedAt <= now else {
                 wait = left > 0 ? try Self.restart(left, name, database, now: now) : nil
                 return
@@ -131,11 +139,9 @@ package struct LoginAttempts: Sendable {
 
         func countFailure(_ database: GRDB.Database) throws {
             let failures = failures + 1
-            let exponent = failures - rule.free
-            let pause = exponent <= 0 ? 0 : min(rule.longest, Int64(1) << min(exponent - 1, 30))
             let sql =
                 "UPDATE login_attempts SET failures = $1, blocked_until = $2, updated_at = $3 WHERE name = $4"
-            try database.execute(sql: sql, arguments: [failures, now + pause * 1_000_000, now, name])
+            try database.execute(sql: sql, arguments: [failures, now + rule.pause(after: failures), now, name])
         }
     }
 }

@@ -48,7 +48,8 @@ package struct PasswordHash: Equatable, Sendable {
     /// Reads what ``text`` wrote; nil for anything else.
     package init?(text: String) {
         let parts = text.split(separator: "$", omittingEmptySubsequences: false)
-        guard parts.count == 6, parts[0] == "scrypt", let n = Int(parts[1]), let r = Int(parts[2]), let p = Int(parts[3]),
+        guard parts.count == 6, parts[0] == "scrypt",
+            let n = Int(parts[1]), let r = Int(parts[2]), let p = Int(parts[3]),
             let salt = Data(base64Encoded: String(parts[4])), let hash = Data(base64Encoded: String(parts[5])),
             hash.count == Self.size
         else { return nil }

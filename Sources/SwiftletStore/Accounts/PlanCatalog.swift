@@ -26,7 +26,7 @@ package struct PlanCatalog: Equatable, Sendable {
     package init(json: Data?, defaultPlan name: String = Plan.unlimited.name) throws {
         var plans = Self.builtIn
         if let json {
-            guard let texts = try? JSONSerialization.jsonObject(with: json) as? [String: [String: Any]] else {
+            guard let texts = try? JSONDecoder().decode([String: [String: PlanReader.Field]].self, from: json) else {
                 throw StoreError("The plans must be a JSON object of objects: {\"team\": {\"requestsPerMinute\": 600}}")
             }
             for (name, fields) in texts { plans[name] = try PlanReader(name: name, fields: fields).plan() }
@@ -51,13 +51,33 @@ package struct PlanCatalog: Equatable, Sendable {
 
 /// Reads one plan; a limit that is not named is none.
 private struct PlanReader {
+    enum Field: Decodable {
+        case number(Int)
+        case flag(Bool)
+        case null
+        case other
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.singleValueContainer()
+            if container.decodeNil() {
+                self = .null
+            } else if let number = try? container.decode(Int.self) {
+                self = .number(number)
+            } else if let flag = try? container.decode(Bool.self) {
+                self = .flag(flag)
+            } else {
+                self = .other
+            }
+        }
+    }
+
     private static let known: Set = [
         "requestsPerMinute", "requestBurst", "newVmsPerMinute", "newVmBurst", "concurrentVms", "concurrentExecutions",
         "vmLifetimeSeconds", "memoryMb", "vcpuCount", "diskMb", "outputLimitBytes", "egress",
     ]
 
     let name: String
-    let fields: [String: Any]
+    let fields: [String: Field]
 
     func plan() throws -> Plan {
         guard !name.isEmpty, name.utf8.count <= 64 else { throw StoreError("A plan's name has 1 to 64 bytes") }
@@ -76,7 +96,7 @@ private struct PlanReader {
         plan.diskMB = try number("diskMb", in: 64...1_048_576)
         plan.outputLimitBytes = try number("outputLimitBytes", in: 1_024...(16 << 30))
         if let egress = fields["egress"] {
-            guard let allowed = egress as? Bool else {
+            guard case .flag(let allowed) = egress else {
                 throw StoreError("'egress' of the plan \(name) must be true or false")
             }
             plan.allowsEgress = allowed
@@ -94,8 +114,9 @@ private struct PlanReader {
     }
 
     private func number(_ field: String, in range: ClosedRange<Int>) throws -> Int? {
-        guard let value = fields[field], !(value is NSNull) else { return nil }
-        guard let number = value as? Int, !(value is Bool), range.contains(number) else {
+        guard let value = fields[field] else { return nil }
+        if case .null = value { return nil }
+        guard case .number(let number) = value, range.contains(number) else {
             throw StoreError(
                 "'\(field)' of the plan \(name) must be a number from \(range.lowerBound) to \(range.upperBound)"
             )
