@@ -101,7 +101,7 @@ def test_a_key_that_expires_opens_nothing_afterwards(server):
 def test_over_the_limit_the_client_raises_a_rate_limit_error(server):
     user = User(server, "tight@example.org", plan="tight")
     neighbour = User(server, "neighbour@example.org", plan="tight")
-    client = user.client(auto_start_session=False)
+    client = user.client()
     with pytest.raises(RateLimitError, match="the tight plan has 60 requests per minute"):
         for _ in range(6):
             client.get_current_user()
