@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Glibc
 package import Hummingbird
 package import NIOCore
 
@@ -23,7 +22,8 @@ extension SocketAddress {
         case .v4, .unixDomainSocket:
             return ipAddress ?? "local"
         case .v6(let address):
-            let bytes = withUnsafeBytes(of: address.address.sin6_addr) { Array($0) }
+            // Family, port and flow stand before the address in a sockaddr_in6.
+            let bytes = withUnsafeBytes(of: address.address) { Array($0.dropFirst(8).prefix(16)) }
             if bytes.prefix(12) == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255] {
                 return bytes.suffix(4).map(String.init).joined(separator: ".")
             }

@@ -2,7 +2,6 @@
 
 import HTTPTypes
 import Hummingbird
-import Logging
 import SwiftletStore
 
 /// The one door of all routes that act for a user: finds out whose request it is, and holds them to their plan's rate.
@@ -21,20 +20,12 @@ struct Authenticator: Sendable {
     /// As ``user(_:bodyKey:)``, with all that is known of the user.
     func principal(_ headers: HTTPFields, bodyKey: String? = nil) async throws -> Principal {
         guard let credential = Self.headerCredential(headers) ?? bodyKey else { throw APIError.notAuthenticated }
-        do {
+        return try await accounts.failingClosed {
             let (account, proof) = try await account(credential)
             guard !account.isDisabled else { throw APIError.accountDisabled }
             let plan = try accounts.directory.plans.plan(named: account.planName)
             try await charge(account, plan)
             return Principal(account: account, plan: plan, credential: proof)
-        } catch let error as APIError {
-            throw error
-        } catch let error as CancellationError {
-            throw error
-        } catch {
-            // Nobody gets past a door that cannot see them.
-            accounts.logger.error("A request could not be admitted", metadata: ["error": "\(error)"])
-            throw APIError.admissionUnavailable
         }
     }
 

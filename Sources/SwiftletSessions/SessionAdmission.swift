@@ -15,8 +15,10 @@ package final class SessionAdmission: Sendable {
     }
 
     /// A user's plan, as it was at most a second ago.
+    ///
+    /// - Throws: `SessionError.limitsUnavailable` when it cannot be found out.
     package func plan(of user: UserID) async throws -> Plan {
-        try await accounts.plan(of: user)
+        try await Self.failingClosed { try await accounts.plan(of: user) }
     }
 
     /// The name of a user's limit on new VMs.
@@ -42,11 +44,13 @@ package final class SessionAdmission: Sendable {
         }
     }
 
-    /// Reserves a VM, before it is spawned; every success needs a ``release(_:)`` when the VM has ended.
+    /// Reserves a VM, before it is spawned.
     ///
-    /// - Throws: `SessionError.quotaExceeded`.
-    package func reserve(for user: UserID) async throws -> Plan {
-        let plan = try await accounts.plan(of: user)
+    /// - Parameter options: what it is to be like; the plan may have become smaller since its session was created.
+    /// - Throws: `SessionError.quotaExceeded`, `.forbidden`, or `.limitsUnavailable` when it cannot be found out.
+    package func reserve(for user: UserID, options: SessionOptions = SessionOptions()) async throws -> VMReservation {
+        let plan = try await plan(of: user)
+        try check(options, plan: plan)
         try living.withLock { living in
             let count = living[user] ?? 0
             if let limit = plan.concurrentVMs, count >= limit {
@@ -58,17 +62,17 @@ package final class SessionAdmission: Sendable {
             }
             living[user] = count + 1
         }
+        let reservation = VMReservation(plan: plan) { [self] in release(user) }
         do {
             try await charge(user, plan)
         } catch {
-            release(user)
+            reservation.release()
             throw error
         }
-        return plan
+        return reservation
     }
 
-    /// Gives back what ``reserve(for:)`` took.
-    package func release(_ user: UserID) {
+    private func release(_ user: UserID) {
         living.withLock { living in
             let count = (living[user] ?? 0) - 1
             living[user] = count > 0 ? count : nil
@@ -77,7 +81,7 @@ package final class SessionAdmission: Sendable {
 
     private func charge(_ user: UserID, _ plan: Plan) async throws {
         guard let rate = plan.newVMs else { return }
-        let decision = try await limiter.charge(Self.newVMs(of: user), rate)
+        let decision = try await Self.failingClosed { try await limiter.charge(Self.newVMs(of: user), rate) }
         guard !decision.isAdmitted else { return }
         let seconds = max(1, Int(decision.retryAfter.rounded(.up)))
         throw SessionError.quotaExceeded(
@@ -85,5 +89,16 @@ package final class SessionAdmission: Sendable {
                 + "try again in \(seconds) s",
             retryAfter: seconds
         )
+    }
+
+    /// What cannot be counted is not admitted.
+    private static func failingClosed<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {
+        do {
+            return try await body()
+        } catch let error as CancellationError {
+            throw error
+        } catch {
+            throw SessionError.limitsUnavailable(reason: "\(error)")
+        }
     }
 }

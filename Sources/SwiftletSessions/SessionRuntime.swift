@@ -15,6 +15,8 @@ actor SessionRuntime {
     private var vm: MicroVM?
     private var users = 0
     private var isRetired = false
+    /// The VM's place in its owner's plan.
+    private var reservation: VMReservation?
     private var isReserving = false
     private var waitingForReservation: [CheckedContinuation<Void, Never>] = []
 
@@ -64,14 +66,17 @@ actor SessionRuntime {
     ///   - started: called with a new VM before anybody else can see it; from then on the reservation is the callee's.
     func lease(
         admission: SessionAdmission,
-        started: @Sendable (MicroVM) -> Void
+        started: @Sendable (MicroVM, VMReservation) -> Void
     ) async throws -> MicroVM {
         while true {
             if let current = vm {
                 guard current.end != nil else { return current }
                 _ = try await current.waitForEnd()
                 // Another caller may have been faster while we waited.
-                if vm === current { vm = nil }
+                if vm === current {
+                    reservation?.release()
+                    vm = nil
+                }
             } else if isReserving {
                 await withCheckedContinuation { waitingForReservation.append($0) }
             } else {
@@ -80,9 +85,14 @@ actor SessionRuntime {
         }
     }
 
+    /// Gives back the place of the VM if nothing is left of it, so that another can be had at once.
+    func releaseEnded(_ ended: MicroVM) {
+        if vm === ended { reservation?.release() }
+    }
+
     private func spawn(
         _ admission: SessionAdmission,
-        started: @Sendable (MicroVM) -> Void
+        started: @Sendable (MicroVM, VMReservation) -> Void
     ) async throws -> MicroVM {
         isReserving = true
         defer {
@@ -90,18 +100,24 @@ actor SessionRuntime {
             waitingForReservation.forEach { $0.resume() }
             waitingForReservation = []
         }
-        let plan = try await admission.reserve(for: record.owner)
+        let wish = SessionOptions(
+            vmLifetimeSeconds: record.vmLifetimeSeconds,
+            memoryMB: record.memoryMB,
+            vcpuCount: record.vcpuCount
+        )
+        let place = try await admission.reserve(for: record.owner, options: wish)
         do {
             let fresh = try engine.spawn(
                 VMShape(memoryMB: record.memoryMB, vcpuCount: record.vcpuCount),
                 environment: record.environment,
-                diskLimit: plan.diskMB.map { UInt64($0) << 20 }
+                diskLimit: place.plan.diskMB.map { UInt64($0) << 20 }
             )
             vm = fresh
-            started(fresh)
+            reservation = place
+            started(fresh, place)
             return fresh
         } catch {
-            admission.release(record.owner)
+            place.release()
             throw error
         }
     }

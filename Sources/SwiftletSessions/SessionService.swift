@@ -126,9 +126,12 @@ package actor SessionService: SessionAPI, Service {
 
     package func kill(_ id: SessionID, owner: UserID) async throws -> String {
         _ = try await record(id, owner: owner)
-        guard let vm = await runtimes[id]?.currentVM, vm.end == nil else { throw SessionError.noVM(id) }
+        guard let runtime = runtimes[id], let vm = await runtime.currentVM, vm.end == nil else {
+            throw SessionError.noVM(id)
+        }
         vm.kill(reason: "It was killed by request")
         let end = try await vm.waitForEnd()
+        await runtime.releaseEnded(vm)
         try await store.endVM(session: id, vmID: vm.id, at: Date(), reason: end.description)
         return vm.id
     }
@@ -166,13 +169,8 @@ package actor SessionService: SessionAPI, Service {
     /// The session's VM, a new one if none lives, whose end is then watched for.
     func lease(_ runtime: SessionRuntime) async throws -> MicroVM {
         do {
-            return try await runtime.lease(admission: admission) { vm in
-                let isWatched = submit { [self] in
-                    await watch(vm, of: runtime)
-                    admission.release(runtime.record.owner)
-                }
-                // The service is ending, and so does the VM.
-                if !isWatched { admission.release(runtime.record.owner) }
+            return try await runtime.lease(admission: admission) { vm, place in
+                submit { [self] in await watch(vm, of: runtime, place: place) }
             }
         } catch MicroVMError.full(let reason) {
             throw SessionError.overloaded(reason: reason, retryAfter: 5)
@@ -182,7 +180,8 @@ package actor SessionService: SessionAPI, Service {
     }
 
     /// Kills the VM at the end of its lifetime, and writes down its beginning and its end.
-    private func watch(_ vm: MicroVM, of runtime: SessionRuntime) async {
+    private func watch(_ vm: MicroVM, of runtime: SessionRuntime, place: VMReservation) async {
+        defer { place.release() }
         let record = runtime.record
         let assigned = sessionVM(of: vm, record: record)
         let left = TimeAmount.nanoseconds(Int64(max(0, assigned.expiresAt.timeIntervalSinceNow) * 1e9))
@@ -198,6 +197,7 @@ package actor SessionService: SessionAPI, Service {
         do {
             let end = try await vm.waitForEnd()
             timer.cancel()
+            place.release()
             try await store.endVM(session: record.id, vmID: vm.id, at: Date(), reason: end.description)
         } catch {
             logger.error("A VM's end could not be written down", metadata: ["vm.id": "\(vm.id)", "error": "\(error)"])

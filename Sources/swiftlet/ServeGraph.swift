@@ -29,7 +29,8 @@ struct ServeGraph {
             configuration: .init(
                 plans: plans,
                 tokenSecret: try data.tokenSecret(),
-                publicURL: settings.publicURL
+                publicURL: settings.publicURL,
+                proxies: settings.proxies
             ),
             logger: logger
         )

@@ -21,21 +21,30 @@ struct AccountServer: Sendable {
     let keys: KeyStore
 
     /// Runs a body against a server with a plan `tiny` (3 requests at once, 60 a minute).
-    static func with(_ body: @escaping @Sendable (AccountServer) async throws -> Void) async throws {
+    static func with<Value: Sendable>(
+        proxies: Int = 0,
+        _ body: @escaping @Sendable (AccountServer) async throws -> Value
+    ) async throws -> Value {
         let database = try Database.inMemory()
         let plans = try PlanCatalog(json: Data(#"{"tiny": {"requestsPerMinute": 60, "requestBurst": 3}}"#.utf8))
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         let accounts = await AccountServices(
             database,
-            configuration: .init(plans: plans, tokenSecret: secret, cacheLife: .zero, passwordCost: cheap),
+            configuration: .init(
+                plans: plans,
+                tokenSecret: secret,
+                cacheLife: .zero,
+                passwordCost: cheap,
+                proxies: proxies
+            ),
             logger: logger
         )
         let server = SwiftletApplication(
             services: ServerServices(sessions: FakeSessions(), accounts: accounts),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )
-        try await Application(router: server.router(), logger: logger).test(.router) { client in
+        return try await Application(router: server.router(), logger: logger).test(.router) { client in
             try await body(
                 AccountServer(client: client, users: UserStore(database), keys: KeyStore(database))
             )

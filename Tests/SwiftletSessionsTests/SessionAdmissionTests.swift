@@ -25,35 +25,56 @@ import Testing
         try await users.create(email: "\(UUID())@example.org", plan: plan).id
     }
 
-    /// How many of many attempts at once get a VM.
-    private func reserved(_ user: UserID, attempts: Int) async -> Int {
-        await withTaskGroup(of: Bool.self) { group in
+    /// What many attempts at once get.
+    private func reserved(_ user: UserID, attempts: Int) async -> [VMReservation] {
+        await withTaskGroup(of: VMReservation?.self) { group in
             for _ in 0..<attempts {
-                group.addTask { [admission] in (try? await admission.reserve(for: user)) != nil }
+                // A refusal is one place less.
+                group.addTask { [admission] in try? await admission.reserve(for: user) }
             }
-            return await group.reduce(0) { $0 + ($1 ? 1 : 0) }
+            return await group.reduce(into: []) { places, place in if let place { places.append(place) } }
         }
     }
 
     @Test func ofManyAtOnceExactlyThePlansNumberGetsAVM() async throws {
         let user = try await user("few")
-        #expect(await reserved(user, attempts: 200) == 3)
+        let places = await reserved(user, attempts: 200)
+        #expect(places.count == 3)
         #expect(admission.livingVMs(of: user) == 3)
-        admission.release(user)
-        #expect(await reserved(user, attempts: 200) == 1)
-        for _ in 0..<3 { admission.release(user) }
+        // Who sees a VM's end gives its place back, and whoever else sees it changes nothing.
+        for _ in 0..<3 { places[0].release() }
+        let more = await reserved(user, attempts: 200)
+        #expect(more.count == 1)
+        for place in places + more { place.release() }
         #expect(admission.livingVMs(of: user) == 0)
+    }
+
+    @Test func aSessionThatIsLargerThanThePlanHasBecomeGetsNoVM() async throws {
+        let user = try await user("free")
+        await #expect(throws: SessionError.self) {
+            try await admission.reserve(for: user, options: SessionOptions(memoryMB: 1_024))
+        }
+        #expect(admission.livingVMs(of: user) == 0)
+    }
+
+    @Test func aPlanThatCannotBeFoundAdmitsNothing() async throws {
+        let user = try await user("gold")
+        let error = await #expect(throws: SessionError.self) { try await admission.reserve(for: user) }
+        guard case .limitsUnavailable = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
     }
 
     @Test func onesVMsAreNotAnothers() async throws {
         let (one, two) = (try await user("few"), try await user("few"))
-        #expect(await reserved(one, attempts: 10) == 3)
-        #expect(await reserved(two, attempts: 10) == 3)
+        #expect(await reserved(one, attempts: 10).count == 3)
+        #expect(await reserved(two, attempts: 10).count == 3)
     }
 
     @Test func aRefusalByTheRateGivesItsReservationBack() async throws {
         let user = try await user("slow")
-        #expect(await reserved(user, attempts: 50) == 2)
+        #expect(await reserved(user, attempts: 50).count == 2)
         #expect(admission.livingVMs(of: user) == 2)
         let error = await #expect(throws: SessionError.self) { try await admission.reserve(for: user) }
         guard case .quotaExceeded(let reason, let retryAfter) = error else {
@@ -66,13 +87,13 @@ import Testing
 
     @Test func aPlanWithoutLimitsHasNone() async throws {
         let user = try await user("unlimited")
-        #expect(await reserved(user, attempts: 500) == 500)
+        #expect(await reserved(user, attempts: 500).count == 500)
         let options = SessionOptions(vmLifetimeSeconds: 86_400, memoryMB: 8_192, vcpuCount: 8)
         try admission.check(options, plan: try await admission.plan(of: user))
     }
 
     @Test func aPlanOfNoVMsHasNone() async throws {
-        #expect(await reserved(try await user("none"), attempts: 5) == 0)
+        #expect(await reserved(try await user("none"), attempts: 5).count == 0)
     }
 
     @Test(arguments: [

@@ -2,7 +2,9 @@
 
 import Foundation
 import HTTPTypes
+import Hummingbird
 package import Logging
+import NIOCore
 import ServiceLifecycle
 package import SwiftletSessions
 package import SwiftletStore
@@ -19,19 +21,23 @@ package struct AccountServices: Sendable {
         package var passwordCost: PasswordHash.Cost
         /// The server's address as browsers reach it; nil takes what clients call it.
         package var publicURL: String?
+        /// How many reverse proxies stand before the server; their `X-Forwarded-For` tells where a log-in comes from.
+        package var proxies: Int
 
         package init(
             plans: PlanCatalog = .standard,
             tokenSecret: [UInt8],
             cacheLife: Duration = .seconds(1),
             passwordCost: PasswordHash.Cost = .standard,
-            publicURL: String? = nil
+            publicURL: String? = nil,
+            proxies: Int = 0
         ) {
             self.plans = plans
             self.tokenSecret = tokenSecret
             self.cacheLife = cacheLife
             self.passwordCost = passwordCost
             self.publicURL = publicURL
+            self.proxies = proxies
         }
     }
 
@@ -46,6 +52,7 @@ package struct AccountServices: Sendable {
     let logIn: LogIn
     let pairings: PairingStore
     let publicURL: String?
+    private let proxies: Int
     let logger: Logger
 
     package init(_ database: Database, configuration: Configuration, logger: Logger) async {
@@ -56,13 +63,42 @@ package struct AccountServices: Sendable {
         tokens = await TokenIssuer(secret: configuration.tokenSecret)
         logIn = LogIn(
             users: UserStore(database),
+            limiter: limiter,
             attempts: LoginAttempts(database),
             work: PasswordWork(cost: configuration.passwordCost)
         )
         pairings = PairingStore(database)
         publicURL = configuration.publicURL
+        proxies = configuration.proxies
         admission = SessionAdmission(accounts: directory, limiter: limiter)
         self.logger = logger
+    }
+
+    /// Where a request comes from, as far as a log-in's limits are concerned.
+    func household(_ request: Request, _ context: AppContext) -> String {
+        let peer = context.peer?.household ?? "unknown"
+        guard proxies > 0, let name = HTTPField.Name("X-Forwarded-For") else { return peer }
+        // Each proxy adds whom it heard from at the end; what stands before theirs, anybody may have written.
+        let hops = request.headers[values: name].flatMap { $0.split(separator: ",") }
+        guard let hop = hops.suffix(proxies).first else { return peer }
+        let address = hop.trimmingCharacters(in: .whitespaces)
+        return (try? SocketAddress(ipAddress: address, port: 0))?.household ?? peer
+    }
+
+    /// Runs what decides whether a request is let in. What cannot be decided is refused.
+    ///
+    /// - Throws: `APIError`: that of the body, or 503 for whatever else it threw.
+    func failingClosed<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {
+        do {
+            return try await body()
+        } catch let error as APIError {
+            throw error
+        } catch let error as CancellationError {
+            throw error
+        } catch {
+            logger.error("A request could not be admitted", metadata: ["error": "\(error)"])
+            throw APIError.admissionUnavailable
+        }
     }
 
     /// Makes a key for a user.

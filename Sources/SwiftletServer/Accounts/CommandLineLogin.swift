@@ -25,7 +25,7 @@ struct CommandLineLogin: Sendable {
 
     /// `POST /api/cli-auth/start`
     private func start(_ request: Request, _ context: AppContext) async throws -> Response {
-        try await charge(context)
+        try await charge(request, context)
         var reader = try BodyReader(try await request.collected(upTo: Self.maximumBody))
         let wish = PairingWish(&reader)
         try reader.finish()
@@ -65,8 +65,10 @@ struct CommandLineLogin: Sendable {
         var page = LoginPage(device: pairing.device, email: String(email.prefix(254)), redirect: redirect)
         let account: Account?
         do {
-            let address = context.peer?.household ?? "unknown"
-            account = try await accounts.logIn.account(email: email, password: password, address: address)
+            let address = accounts.household(request, context)
+            account = try await accounts.failingClosed {
+                try await accounts.logIn.account(email: email, password: password, address: address)
+            }
         } catch let error as APIError {
             page.problem = error.detail
             return page.response(error.status, headers: error.headers)
@@ -84,7 +86,7 @@ struct CommandLineLogin: Sendable {
 
     /// `POST /api/cli-auth/exchange`
     private func exchange(_ request: Request, _ context: AppContext) async throws -> Response {
-        try await charge(context)
+        try await charge(request, context)
         var reader = try BodyReader(try await request.collected(upTo: Self.maximumBody))
         let id = reader.requiredString("pairing_id") ?? ""
         let code = reader.requiredString("code") ?? ""
@@ -111,9 +113,11 @@ struct CommandLineLogin: Sendable {
         )
     }
 
-    private func charge(_ context: AppContext) async throws {
-        let address = context.peer?.household ?? "unknown"
-        let decision = try await accounts.limiter.charge("cli-auth:\(address)", Self.rate)
+    private func charge(_ request: Request, _ context: AppContext) async throws {
+        let address = accounts.household(request, context)
+        let decision = try await accounts.failingClosed {
+            try await accounts.limiter.charge("cli-auth:\(address)", Self.rate)
+        }
         guard decision.isAdmitted else {
             throw APIError.tooManyRequests("Too many log-ins from your address", retryAfter: decision.retryAfter)
         }

@@ -6,7 +6,11 @@ import SwiftletStore
 
 /// Checks who logs in with a password.
 struct LogIn: Sendable {
+    /// Attempts from one address, good or bad: what is over this never reaches the count of failures.
+    private static let rate = Plan.Rate(perMinute: 60, burst: 60)
+
     let users: UserStore
+    let limiter: RateLimiter
     let attempts: LoginAttempts
     let work: PasswordWork
 
@@ -15,6 +19,10 @@ struct LogIn: Sendable {
     /// - Parameter address: where the attempt comes from.
     /// - Throws: `APIError`: 429 when there were too many attempts, 503 when too many are being checked.
     func account(email: String, password: String, address: String) async throws -> Account? {
+        let decision = try await limiter.charge("log-in:\(address)", Self.rate)
+        guard decision.isAdmitted else {
+            throw APIError.tooManyRequests("Too many log-ins from your address", retryAfter: decision.retryAfter)
+        }
         if let wait = try await attempts.begin(email: email, address: address) {
             throw APIError.tooManyRequests("Too many attempts to log in", retryAfter: Double(wait))
         }

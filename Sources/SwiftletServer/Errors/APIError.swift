@@ -49,7 +49,7 @@ struct APIError: Error {
             self.init(.tooManyRequests, error.description, headers: [.retryAfter: String(retryAfter)])
         case .forbidden: self.init(.forbidden, error.description)
         case .noInterpreter: self.init(.badRequest, error.description)
-        case .vmUnavailable, .shuttingDown:
+        case .vmUnavailable, .limitsUnavailable, .shuttingDown:
             self.init(.serviceUnavailable, error.description, headers: [.retryAfter: "5"])
         }
     }

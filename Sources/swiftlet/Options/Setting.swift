@@ -34,6 +34,7 @@ enum Setting: String, CaseIterable {
     case plansFile
     case defaultPlan
     case publicUrl
+    case proxies
 
     /// The environment's name for it.
     var environmentName: String { "SWIFTLET_" + words("_").uppercased() }

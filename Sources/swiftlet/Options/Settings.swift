@@ -46,6 +46,8 @@ struct Settings: Sendable {
     var defaultPlan: String?
     /// The server's address as browsers reach it, without a slash at its end.
     var publicURL: String?
+    /// Reverse proxies before the server whose `X-Forwarded-For` is believed.
+    var proxies: Int
 
     /// Reads flags, then the environment, then the file; what none of them has gets its default.
     ///
@@ -102,6 +104,7 @@ struct Settings: Sendable {
         plansFile = reader.string(.plansFile)
         defaultPlan = reader.string(.defaultPlan)
         publicURL = try reader.url(.publicUrl)
+        proxies = try reader.integer(.proxies, in: 0...10) ?? 0
     }
 
     private enum YesOrNo: String, CaseIterable {
