@@ -4,25 +4,91 @@ import HTTPTypes
 import Hummingbird
 import SwiftletStore
 
-/// Finds out whose request it is.
+/// The one door of all routes that act for a user: finds out whose request it is, and holds them to their plan's rate.
 struct Authenticator: Sendable {
-    let keys: KeyStore
+    let accounts: AccountServices
 
-    /// The user of a request.
+    /// The user of a request. The request counts, whatever becomes of it.
     ///
     /// A key in a header counts before one in the body; a wrong one is not made good by another.
-    /// - Throws: `APIError.notAuthenticated` without a key, `APIError.invalidKey` with a wrong one.
+    /// - Throws: `APIError`: 401 without a credential, with a wrong one and for a user who was shut out, 429 over the plan's rate,
+    ///   503 when it cannot be found out.
     func user(_ headers: HTTPFields, bodyKey: String? = nil) async throws -> UserID {
-        guard let key = Self.headerKey(headers) ?? bodyKey else { throw APIError.notAuthenticated }
-        guard let user = try await keys.authenticate(key) else { throw APIError.invalidKey }
-        return user
+        try await principal(headers, bodyKey: bodyKey).user
     }
 
-    private static func headerKey(_ headers: HTTPFields) -> String? {
+    /// As ``user(_:bodyKey:)``, with all that is known of the user.
+    func principal(_ headers: HTTPFields, bodyKey: String? = nil) async throws -> Principal {
+        guard let credential = Self.headerCredential(headers) ?? bodyKey else { throw APIError.notAuthenticated }
+        return try await accounts.failingClosed {
+            let (account, proof) = try await account(credential)
+            guard !account.isDisabled else { throw APIError.accountDisabled }
+            let plan = try accounts.directory.plans.plan(named: account.planName)
+            try await charge(account, plan)
+            return Principal(account: account, plan: plan, credential: proof)
+        }
+    }
+
+    /// The name of a user's limit on requests.
+    static func requests(of user: UserID) -> String { "request:\(user)" }
+
+    private func account(_ credential: String) async throws -> (Account, Principal.Credential) {
+        if TokenIssuer.isToken(credential) {
+            guard let token = await accounts.tokens.read(credential),
+                let account = try await accounts.directory.account(token.user),
+                account.tokenGeneration == token.generation
+            else { throw APIError.invalidToken }
+            return (account, .token)
+        }
+        guard let holder = try await accounts.directory.holder(ofKey: credential) else { throw APIError.invalidKey }
+        accounts.uses.note(holder.keyID)
+        return (holder.account, .key(holder.keyID))
+    }
+
+    private func charge(_ account: Account, _ plan: Plan) async throws {
+        guard let rate = plan.requests else { return }
+        let decision = try await accounts.limiter.charge(Self.requests(of: account.id), rate)
+        RateLimitRecord.current?.note(decision)
+        guard !decision.isAdmitted else { return }
+        let reason = "Rate limit exceeded: the \(plan.name) plan has \(rate.perMinute) requests per minute"
+        throw APIError.tooManyRequests(reason, retryAfter: decision.retryAfter)
+    }
+
+    private static func headerCredential(_ headers: HTTPFields) -> String? {
         if let name = HTTPField.Name("X-API-Key"), let key = headers[name], !key.isEmpty { return key }
         guard let authorization = headers[.authorization] else { return nil }
         let words = authorization.split(separator: " ", maxSplits: 1)
         guard words.count == 2, words[0].lowercased() == "bearer" else { return nil }
         return String(words[1])
+    }
+}
+
+extension APIError {
+    static let invalidToken = APIError(
+        .unauthorized,
+        "Invalid or expired token: get another with POST /token",
+        headers: [.wwwAuthenticate: "Bearer error=\"invalid_token\""]
+    )
+
+    static let accountDisabled = APIError(
+        .unauthorized,
+        "This account is disabled; the server's operator can enable it",
+        headers: [.wwwAuthenticate: "Bearer"]
+    )
+
+    static let admissionUnavailable = APIError(
+        .serviceUnavailable,
+        "The server cannot check accounts and rate limits at the moment, so it takes no requests; try again soon",
+        headers: [.retryAfter: "5"]
+    )
+
+    static func tooManyRequests(_ reason: String, retryAfter: Double) -> APIError {
+        let seconds = max(1, Int(retryAfter.rounded(.up)))
+        var error = APIError(
+            .tooManyRequests,
+            body: ["detail": .string("\(reason); try again in \(seconds) s"), "retry_after": .integer(seconds)]
+        )
+        error.headers[.retryAfter] = String(seconds)
+        return error
     }
 }

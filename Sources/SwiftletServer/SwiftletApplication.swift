@@ -5,7 +5,6 @@ package import Hummingbird
 package import Logging
 import NIOCore
 package import SwiftletSessions
-package import SwiftletStore
 
 /// How the HTTP server listens.
 package struct ServerConfiguration: Sendable {
@@ -28,12 +27,12 @@ package struct ServerConfiguration: Sendable {
 package struct ServerServices: Sendable {
     package var sessions: any SessionAPI
     package var executions: any ExecutionAPI
-    package var keys: KeyStore
+    package var accounts: AccountServices
 
-    package init(sessions: any SessionAPI, executions: any ExecutionAPI, keys: KeyStore) {
+    package init(sessions: any SessionAPI, executions: any ExecutionAPI, accounts: AccountServices) {
         self.sessions = sessions
         self.executions = executions
-        self.keys = keys
+        self.accounts = accounts
     }
 }
 
@@ -65,7 +64,7 @@ package struct SwiftletApplication: Sendable {
 
     /// All routes, in the groups that serve them.
     private func routes(_ metrics: HTTPMetrics) -> [Route] {
-        let authenticator = Authenticator(keys: services.keys)
+        let authenticator = Authenticator(accounts: services.accounts)
         let (sessions, executions) = (services.sessions, services.executions)
         let limit = configuration.maximumBody
         let version = configuration.version
@@ -74,6 +73,10 @@ package struct SwiftletApplication: Sendable {
             ExecutionRoutes(executions: executions, authenticator: authenticator).routes,
             SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             MetricsRoute(sessions: sessions, executions: executions, http: metrics).routes,
+            TokenRoute(accounts: services.accounts).routes,
+            CommandLineLogin(accounts: services.accounts).routes,
+            UserRoutes(authenticator: authenticator).routes,
+            KeyRoutes(authenticator: authenticator, maximumBody: limit).routes,
             [Route(.get, "/health") { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }],
         ]
         return groups.flatMap(\.self)
@@ -85,6 +88,7 @@ package struct SwiftletApplication: Sendable {
         let routes = routes(metrics)
         let router = Router(context: AppContext.self, options: .autoGenerateHeadEndpoints)
         router.addMiddleware {
+            RateLimitMiddleware()
             ErrorMiddleware(methods: PathMethods(entries: routes.map { ($0.path, $0.method) }), metrics: metrics)
         }
         for route in routes {

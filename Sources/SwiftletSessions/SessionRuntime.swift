@@ -15,6 +15,10 @@ actor SessionRuntime {
     private var vm: MicroVM?
     private var users = 0
     private var isRetired = false
+    /// The VM's place in its owner's plan.
+    private var reservation: VMReservation?
+    private var isReserving = false
+    private var waitingForReservation: [CheckedContinuation<Void, Never>] = []
 
     enum Entry {
         /// The caller takes part, until it calls `leave()`.
@@ -57,18 +61,64 @@ actor SessionRuntime {
     /// The session's living VM, or a new one when there is none.
     ///
     /// A new one is spawned only when nothing is left of the one before: a session never has two.
-    /// - Parameter started: called with a new VM before anybody else can see it.
-    func lease(started: @Sendable (MicroVM) -> Void) async throws -> MicroVM {
-        while let current = vm {
-            guard current.end != nil else { return current }
-            _ = try await current.waitForEnd()
-            // Another caller may have been faster while we waited.
-            if vm === current { vm = nil }
+    /// - Parameters:
+    ///   - admission: where the VM is reserved first; callers that come together reserve one.
+    ///   - started: called with a new VM before anybody else can see it; from then on the reservation is the callee's.
+    func lease(
+        admission: SessionAdmission,
+        started: @Sendable (MicroVM, VMReservation) -> Void
+    ) async throws -> MicroVM {
+        while true {
+            if let current = vm {
+                guard current.end != nil else { return current }
+                _ = try await current.waitForEnd()
+                // Another caller may have been faster while we waited.
+                if vm === current {
+                    reservation?.release()
+                    vm = nil
+                }
+            } else if isReserving {
+                await withCheckedContinuation { waitingForReservation.append($0) }
+            } else {
+                return try await spawn(admission, started: started)
+            }
         }
-        let shape = VMShape(memoryMB: record.memoryMB, vcpuCount: record.vcpuCount)
-        let fresh = try engine.spawn(shape, environment: record.environment)
-        vm = fresh
-        started(fresh)
-        return fresh
+    }
+
+    /// Gives back the place of the VM if nothing is left of it, so that another can be had at once.
+    func releaseEnded(_ ended: MicroVM) {
+        if vm === ended { reservation?.release() }
+    }
+
+    private func spawn(
+        _ admission: SessionAdmission,
+        started: @Sendable (MicroVM, VMReservation) -> Void
+    ) async throws -> MicroVM {
+        isReserving = true
+        defer {
+            isReserving = false
+            waitingForReservation.forEach { $0.resume() }
+            waitingForReservation = []
+        }
+        let wish = SessionOptions(
+            vmLifetimeSeconds: record.vmLifetimeSeconds,
+            memoryMB: record.memoryMB,
+            vcpuCount: record.vcpuCount
+        )
+        let place = try await admission.reserve(for: record.owner, options: wish)
+        do {
+            let fresh = try engine.spawn(
+                VMShape(memoryMB: record.memoryMB, vcpuCount: record.vcpuCount),
+                environment: record.environment,
+                diskLimit: place.plan.diskMB.map { UInt64($0) << 20 }
+            )
+            vm = fresh
+            reservation = place
+            started(fresh, place)
+            return fresh
+        } catch {
+            place.release()
+            throw error
+        }
     }
 }

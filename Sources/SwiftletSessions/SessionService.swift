@@ -26,13 +26,22 @@ package actor SessionService: SessionAPI, Service {
     let configuration: Configuration
     let store: SessionStore
     nonisolated let logger: Logger
+    /// Holds users to their plans.
+    nonisolated let admission: SessionAdmission
     private let engine: MicroVMEngine
     private var runtimes: [SessionID: SessionRuntime] = [:]
     private let jobs: AsyncStream<Job>
     private let submitted: AsyncStream<Job>.Continuation
     private var accepting = true
 
-    package init(configuration: Configuration, store: SessionStore, engine: MicroVMEngine, logger: Logger) {
+    package init(
+        configuration: Configuration,
+        store: SessionStore,
+        admission: SessionAdmission,
+        engine: MicroVMEngine,
+        logger: Logger
+    ) {
+        self.admission = admission
         self.configuration = configuration
         self.store = store
         self.engine = engine
@@ -64,13 +73,18 @@ package actor SessionService: SessionAPI, Service {
 
     package func createSession(owner: UserID, options: SessionOptions) async throws -> SessionRecord {
         guard accepting else { throw SessionError.shuttingDown }
+        let plan = try await admission.plan(of: owner)
+        try admission.check(options, plan: plan)
+        // What the server gives to those who do not say is no more than the plan has.
+        func standard(_ value: Int, _ limit: Int?) -> Int { min(value, limit ?? value) }
         var record = SessionRecord(
             id: .random(),
             owner: owner,
             createdAt: Date(),
-            vmLifetimeSeconds: options.vmLifetimeSeconds ?? configuration.defaultLifetimeSeconds,
-            memoryMB: options.memoryMB ?? configuration.defaultMemoryMB,
-            vcpuCount: options.vcpuCount ?? configuration.defaultVCPUCount,
+            vmLifetimeSeconds: options.vmLifetimeSeconds
+                ?? standard(configuration.defaultLifetimeSeconds, plan.vmLifetimeSeconds),
+            memoryMB: options.memoryMB ?? standard(configuration.defaultMemoryMB, plan.memoryMB),
+            vcpuCount: options.vcpuCount ?? standard(configuration.defaultVCPUCount, plan.vcpuCount),
             environment: options.environment ?? [:],
             metadataJSON: options.metadataJSON ?? "{}"
         )
@@ -106,9 +120,12 @@ package actor SessionService: SessionAPI, Service {
 
     package func kill(_ id: SessionID, owner: UserID) async throws -> String {
         _ = try await record(id, owner: owner)
-        guard let vm = await runtimes[id]?.currentVM, vm.end == nil else { throw SessionError.noVM(id) }
+        guard let runtime = runtimes[id], let vm = await runtime.currentVM, vm.end == nil else {
+            throw SessionError.noVM(id)
+        }
         vm.kill(reason: "It was killed by request")
         let end = try await vm.waitForEnd()
+        await runtime.releaseEnded(vm)
         try await store.endVM(session: id, vmID: vm.id, at: Date(), reason: end.description)
         return vm.id
     }
@@ -148,8 +165,8 @@ package actor SessionService: SessionAPI, Service {
     /// The session's VM, a new one if none lives, whose end is then watched for.
     func lease(_ runtime: SessionRuntime) async throws -> MicroVM {
         do {
-            return try await runtime.lease { vm in
-                submit { [self] in await watch(vm, of: runtime) }
+            return try await runtime.lease(admission: admission) { vm, place in
+                submit { [self] in await watch(vm, of: runtime, place: place) }
             }
         } catch MicroVMError.full(let reason) {
             throw SessionError.overloaded(reason: reason, retryAfter: 5)
@@ -159,7 +176,8 @@ package actor SessionService: SessionAPI, Service {
     }
 
     /// Kills the VM at the end of its lifetime, and writes down its beginning and its end.
-    private func watch(_ vm: MicroVM, of runtime: SessionRuntime) async {
+    private func watch(_ vm: MicroVM, of runtime: SessionRuntime, place: VMReservation) async {
+        defer { place.release() }
         let record = runtime.record
         let assigned = sessionVM(of: vm, record: record)
         let left = TimeAmount.nanoseconds(Int64(max(0, assigned.expiresAt.timeIntervalSinceNow) * 1e9))
@@ -175,6 +193,7 @@ package actor SessionService: SessionAPI, Service {
         do {
             let end = try await vm.waitForEnd()
             timer.cancel()
+            place.release()
             try await store.endVM(session: record.id, vmID: vm.id, at: Date(), reason: end.description)
         } catch {
             logger.error("A VM's end could not be written down", metadata: ["vm.id": "\(vm.id)", "error": "\(error)"])

@@ -61,6 +61,12 @@ package enum SessionError: Error, Sendable, CustomStringConvertible {
     case noVM(SessionID)
     /// Too much waits or runs; `retryAfter` is in seconds.
     case overloaded(reason: String, retryAfter: Int)
+    /// The caller's plan does not have so many; `retryAfter` is in seconds.
+    case quotaExceeded(reason: String, retryAfter: Int)
+    /// The caller's plan does not have it at all.
+    case forbidden(reason: String)
+    /// The caller's plan cannot be looked up or counted; the reason is for the operator's log alone.
+    case limitsUnavailable(reason: String)
     /// The VM could not be started; the reason is for the operator's log and, in short, for the caller.
     case vmUnavailable(reason: String)
     /// The image lacks the language's interpreter.
@@ -77,7 +83,8 @@ package enum SessionError: Error, Sendable, CustomStringConvertible {
         switch self {
         case .notFound(let id): "Session \(id) not found"
         case .noVM(let id): "Session \(id) has no running VM"
-        case .overloaded(let reason, _): reason
+        case .overloaded(let reason, _), .quotaExceeded(let reason, _), .forbidden(let reason): reason
+        case .limitsUnavailable: "The server cannot check plans and limits at the moment; try again soon"
         case .vmUnavailable(let reason): "The microVM could not be started: \(reason)"
         case .noInterpreter(let language): "This server's image has no \(language.rawValue); the standard image does"
         case .executionNotFound(let id): "Execution \(id) not found"

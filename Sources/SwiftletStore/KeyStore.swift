@@ -13,6 +13,10 @@ package struct APIKey: Equatable, Sendable {
     package let hint: String
     package let createdAt: Date
     package let revokedAt: Date?
+    /// From when on it opens nothing; nil for never.
+    package let expiresAt: Date?
+    /// When it was last used, to about a minute.
+    package let lastUsedAt: Date?
 
     init(_ row: Row) {
         id = row["id"]
@@ -21,12 +25,14 @@ package struct APIKey: Equatable, Sendable {
         hint = row["hint"]
         createdAt = Date(microseconds: row["created_at"])
         revokedAt = (row["revoked_at"] as Int64?).map { Date(microseconds: $0) }
+        expiresAt = (row["expires_at"] as Int64?).map { Date(microseconds: $0) }
+        lastUsedAt = (row["last_used_at"] as Int64?).map { Date(microseconds: $0) }
     }
 }
 
 /// The API keys. Only their SHA-256 is stored: a key has 256 random bits, so that no slower hash would make it safer.
 package struct KeyStore: Sendable {
-    private static let columns = "id, user_id, label, hint, created_at, revoked_at"
+    private static let columns = "id, user_id, label, hint, created_at, revoked_at, expires_at, last_used_at"
     private let database: Database
 
     package init(_ database: Database) {
@@ -34,43 +40,39 @@ package struct KeyStore: Sendable {
     }
 
     /// Makes a key; its text is returned once and never again.
-    package func create(for user: UserID, label: String) async throws -> (text: String, key: APIKey) {
-        var generator = SystemRandomNumberGenerator()
-        let random = Data((0..<32).map { _ in UInt8.random(in: 0...255, using: &generator) })
-        let encoded = random.base64EncodedString()
-            .replacingOccurrences(of: "+", with: "-")
-            .replacingOccurrences(of: "/", with: "_")
-            .replacingOccurrences(of: "=", with: "")
-        let text = "instavm_sk_" + encoded
+    package func create(
+        for user: UserID,
+        label: String,
+        expiresAt: Date? = nil
+    ) async throws -> (text: String, key: APIKey) {
+        let text = "instavm_sk_" + RandomText.make(bytes: 32)
         let hash = Self.hash(text)
         let key = try await database.writer.write { database in
             try Row.fetchOne(
                 database,
                 sql: """
-                    INSERT INTO api_keys (user_id, hash, hint, label, created_at) VALUES ($1, $2, $3, $4, $5)
+                    INSERT INTO api_keys (user_id, hash, hint, label, created_at, expires_at)
+                    VALUES ($1, $2, $3, $4, $5, $6)
                     RETURNING \(Self.columns)
                     """,
-                arguments: [user.rawValue, hash, String(text.prefix(15)), label, Date().microseconds]
+                arguments: [
+                    user.rawValue, hash, String(text.prefix(15)), label, Date().microseconds, expiresAt?.microseconds,
+                ]
             ).map(APIKey.init)
         }
         guard let key else { throw StoreError("The database did not return the key that it stored") }
         return (text, key)
     }
 
-    /// The user whose key this is; nil for an unknown or revoked one.
-    package func authenticate(_ text: String) async throws -> UserID? {
-        let hash = Self.hash(text)
-        return try await database.writer.read { database in
-            let sql = "SELECT user_id FROM api_keys WHERE hash = $1 AND revoked_at IS NULL"
-            return try Int64.fetchOne(database, sql: sql, arguments: [hash]).map(UserID.init)
-        }
-    }
-
     /// All keys in the order of their creation, or a user's.
     package func list(of user: UserID? = nil) async throws -> [APIKey] {
         try await database.writer.read { database in
-            let sql = "SELECT \(Self.columns) FROM api_keys ORDER BY id"
-            return try Row.fetchAll(database, sql: sql).map(APIKey.init).filter { user == nil || $0.user == user }
+            guard let user else {
+                let sql = "SELECT \(Self.columns) FROM api_keys ORDER BY id"
+                return try Row.fetchAll(database, sql: sql).map(APIKey.init)
+            }
+            let sql = "SELECT \(Self.columns) FROM api_keys WHERE user_id = $1 ORDER BY id"
+            return try Row.fetchAll(database, sql: sql, arguments: [user.rawValue]).map(APIKey.init)
         }
     }
 
@@ -83,7 +85,42 @@ package struct KeyStore: Sendable {
         }
     }
 
-    private static func hash(_ text: String) -> String {
-        SHA256.hash(data: Data(text.utf8)).map { String(format: "%02x", $0) }.joined()
+    /// A user's key that is not revoked; nil for everything else.
+    package func key(_ id: Int64, of user: UserID) async throws -> APIKey? {
+        try await database.writer.read { database in
+            let sql = "SELECT \(Self.columns) FROM api_keys WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL"
+            return try Row.fetchOne(database, sql: sql, arguments: [id, user.rawValue]).map(APIKey.init)
+        }
+    }
+
+    /// Changes a user's key; nil when it is not theirs, or revoked.
+    package func update(_ id: Int64, of user: UserID, label: String, expiresAt: Date?) async throws -> APIKey? {
+        try await database.writer.write { database in
+            let sql = """
+                UPDATE api_keys SET label = $1, expires_at = $2
+                WHERE id = $3 AND user_id = $4 AND revoked_at IS NULL RETURNING \(Self.columns)
+                """
+            let arguments: StatementArguments = [label, expiresAt?.microseconds, id, user.rawValue]
+            return try Row.fetchOne(database, sql: sql, arguments: arguments).map(APIKey.init)
+        }
+    }
+
+    /// Writes down when keys were last used; an earlier time than the one that is there changes nothing.
+    package func recordUse(_ uses: [Int64: Date]) async throws {
+        try await database.writer.write { database in
+            for (id, moment) in uses.sorted(by: { $0.key < $1.key }) {
+                try database.execute(
+                    sql: """
+                        UPDATE api_keys SET last_used_at = $1
+                        WHERE id = $2 AND (last_used_at IS NULL OR last_used_at < $1)
+                        """,
+                    arguments: [moment.microseconds, id]
+                )
+            }
+        }
+    }
+
+    static func hash(_ text: String) -> String {
+        SHA256.hash(data: Data(text.utf8)).hexadecimal
     }
 }

@@ -8,11 +8,21 @@ package struct User: Equatable, Sendable {
     package let id: UserID
     package let email: String
     package let createdAt: Date
+    package let name: String
+    /// The name of their plan.
+    package let plan: String
+    /// When they were shut out; nil while they are not.
+    package let disabledAt: Date?
+
+    static let columns = "id, email, created_at, name, plan, disabled_at"
 
     init(_ row: Row) {
         id = UserID(rawValue: row["id"])
         email = row["email"]
         createdAt = Date(microseconds: row["created_at"])
+        name = row["name"]
+        plan = row["plan"]
+        disabledAt = (row["disabled_at"] as Int64?).map { Date(microseconds: $0) }
     }
 }
 
@@ -27,7 +37,11 @@ package struct UserStore: Sendable {
     /// Adds a user.
     ///
     /// - Throws: `StoreError` when the address is none, or taken.
-    package func create(email: String) async throws -> User {
+    package func create(
+        email: String,
+        name: String = "",
+        plan: String = Plan.unlimited.name
+    ) async throws -> User {
         let parts = email.split(separator: "@", omittingEmptySubsequences: false)
         let isPlain = email.unicodeScalars.allSatisfy { $0.value > 0x20 && $0.value != 0x7f }
         guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty }), email.utf8.count <= 254, isPlain else {
@@ -37,10 +51,10 @@ package struct UserStore: Sendable {
             try Row.fetchOne(
                 database,
                 sql: """
-                    INSERT INTO users (email, created_at) VALUES ($1, $2)
-                    ON CONFLICT (email) DO NOTHING RETURNING id, email, created_at
+                    INSERT INTO users (email, created_at, name, plan) VALUES ($1, $2, $3, $4)
+                    ON CONFLICT (email) DO NOTHING RETURNING \(User.columns)
                     """,
-                arguments: [email.lowercased(), Date().microseconds]
+                arguments: [email.lowercased(), Date().microseconds, name, plan]
             ).map(User.init)
         }
         guard let user else { throw StoreError("There is a user \(email) already") }
@@ -49,7 +63,7 @@ package struct UserStore: Sendable {
 
     package func user(email: String) async throws -> User? {
         try await database.writer.read { database in
-            let sql = "SELECT id, email, created_at FROM users WHERE email = $1"
+            let sql = "SELECT \(User.columns) FROM users WHERE email = $1"
             return try Row.fetchOne(database, sql: sql, arguments: [email.lowercased()]).map(User.init)
         }
     }
@@ -57,7 +71,45 @@ package struct UserStore: Sendable {
     /// All users in the order of their creation.
     package func list() async throws -> [User] {
         try await database.writer.read { database in
-            try Row.fetchAll(database, sql: "SELECT id, email, created_at FROM users ORDER BY id").map(User.init)
+            try Row.fetchAll(database, sql: "SELECT \(User.columns) FROM users ORDER BY id").map(User.init)
+        }
+    }
+
+    /// Gives a user another plan.
+    package func setPlan(_ plan: String, of user: UserID) async throws {
+        try await update("UPDATE users SET plan = $1 WHERE id = $2", [plan, user.rawValue])
+    }
+
+    /// Shuts a user out, or lets them in again. Their tokens are worthless from now on, either way.
+    package func setDisabled(_ disabled: Bool, _ user: UserID) async throws {
+        try await update(
+            "UPDATE users SET disabled_at = $1, token_generation = token_generation + 1 WHERE id = $2",
+            [disabled ? Date().microseconds : nil, user.rawValue]
+        )
+    }
+
+    /// Sets a password. All tokens that were given for the one before are worthless from now on.
+    package func setPassword(_ password: PasswordHash, of user: UserID) async throws {
+        try await update(
+            "UPDATE users SET password_hash = $1, token_generation = token_generation + 1 WHERE id = $2",
+            [password.text, user.rawValue]
+        )
+    }
+
+    /// Who logs in with an address, and the password that they must have; nil for an unknown address.
+    package func logIn(email: String) async throws -> (account: Account, password: PasswordHash?)? {
+        try await database.writer.read { database in
+            let sql = "SELECT \(Account.columns), password_hash FROM users WHERE email = $1"
+            return try Row.fetchOne(database, sql: sql, arguments: [email.lowercased()]).map {
+                (Account($0), ($0["password_hash"] as String?).flatMap(PasswordHash.init(text:)))
+            }
+        }
+    }
+
+    private func update(_ sql: String, _ arguments: StatementArguments) async throws {
+        try await database.writer.write { database in
+            try database.execute(sql: sql, arguments: arguments)
+            guard database.changesCount == 1 else { throw StoreError("There is no such user") }
         }
     }
 }

@@ -43,6 +43,7 @@ package final class MicroVM: Sendable {
     package let startedAt: Date
 
     private let environment: [String: String]
+    private let diskLimit: UInt64
     private let resources: VMResources
     private let logger: Logger
     private let factory: MachineFactory
@@ -54,10 +55,13 @@ package final class MicroVM: Sendable {
     private let ready: EventLoopPromise<AgentConnection>
     private let endPromise: EventLoopPromise<VMEnd>
 
-    /// - Parameter onReady: called once, when it no longer counts as starting.
+    /// - Parameters:
+    ///   - diskLimit: bytes that its guest may write to its disk.
+    ///   - onReady: called once, when it no longer counts as starting.
     init(
         shape: VMShape,
         environment: [String: String],
+        diskLimit: UInt64,
         resources: VMResources,
         factory: MachineFactory,
         logger: Logger,
@@ -66,6 +70,7 @@ package final class MicroVM: Sendable {
         id = Self.makeID()
         self.shape = shape
         self.environment = environment
+        self.diskLimit = diskLimit
         self.resources = resources
         self.factory = factory
         self.onReady = onReady
@@ -224,7 +229,7 @@ package final class MicroVM: Sendable {
         }
         guard isWanted else { return machine.kill(end ?? .killed(reason: "It was not wanted any more")) }
         if origin != .boot { machine.resume() }
-        let request = Prepare.fresh(hostName: id, diskLimit: resources.diskLimit, environment: environment)
+        let request = Prepare.fresh(hostName: id, diskLimit: diskLimit, environment: environment)
         let limit = resources.bootTimeout
         let timer = machine.agent.eventLoop.scheduleTask(in: .nanoseconds(Int64(limit.seconds * 1e9))) {
             machine.kill(.killed(reason: "Its guest did not confirm that it is its own within \(Int(limit.seconds)) s"))

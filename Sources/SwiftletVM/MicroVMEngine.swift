@@ -130,8 +130,13 @@ package final class MicroVMEngine: Sendable {
 
     /// Starts a VM and returns at once; `MicroVM.agent(within:)` tells when it runs.
     ///
+    /// - Parameter diskLimit: bytes that it may write to its disk; the engine's own limit counts if it is lower, or alone.
     /// - Throws: `MicroVMError.full` when the node has no room for it, `cannotStart` when the engine is ending.
-    package func spawn(_ shape: VMShape, environment: [String: String]) throws -> MicroVM {
+    package func spawn(
+        _ shape: VMShape,
+        environment: [String: String],
+        diskLimit: UInt64? = nil
+    ) throws -> MicroVM {
         try state.withLock { state in
             guard state.accepting else { throw MicroVMError.cannotStart("The server is shutting down") }
             do {
@@ -144,6 +149,7 @@ package final class MicroVMEngine: Sendable {
         let vm = MicroVM(
             shape: shape,
             environment: environment,
+            diskLimit: min(diskLimit ?? resources.diskLimit, resources.diskLimit),
             resources: resources,
             factory: factory,
             logger: logger,

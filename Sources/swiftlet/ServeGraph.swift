@@ -23,7 +23,17 @@ struct ServeGraph {
         try data.lock()
         let threads = NIOThreadPool.singleton
         let database = try Database.open(path: data.database)
-        let keys = KeyStore(database)
+        let plans = try settings.planCatalog()
+        let accounts = await AccountServices(
+            database,
+            configuration: .init(
+                plans: plans,
+                tokenSecret: try data.tokenSecret(),
+                publicURL: settings.publicURL,
+                proxies: settings.proxies
+            ),
+            logger: logger
+        )
         let engine = try await openEngine(threads: threads)
         var configuration = SessionService.Configuration()
         configuration.defaultLifetimeSeconds = settings.vmLifetimeSeconds
@@ -32,6 +42,7 @@ struct ServeGraph {
         let sessions = SessionService(
             configuration: configuration,
             store: SessionStore(database),
+            admission: accounts.admission,
             engine: engine,
             logger: logger
         )
@@ -44,9 +55,9 @@ struct ServeGraph {
             sessions: sessions,
             logger: logger
         )
-        let key = try await firstKey(users: UserStore(database), keys: keys)
+        let key = try await firstKey(database, plan: plans.defaultPlan)
         let application = SwiftletApplication(
-            services: ServerServices(sessions: sessions, executions: executions, keys: keys),
+            services: ServerServices(sessions: sessions, executions: executions, accounts: accounts),
             configuration: ServerConfiguration(
                 host: settings.host,
                 port: settings.port,
@@ -60,7 +71,7 @@ struct ServeGraph {
         let drain = ExecutionDrain(executions: executions, sessions: sessions, limit: limit)
         var group = ServiceGroupConfiguration(
             // Stopped in the reverse order: what runs ends first, while its callers can still be answered.
-            services: [sessions, executions, application, drain],
+            services: [sessions, executions, AccountHousekeeper(accounts), application, drain],
             gracefulShutdownSignals: [.sigterm, .sigint],
             logger: logger
         )
@@ -82,13 +93,14 @@ struct ServeGraph {
     }
 
     /// The first user's key: made at the first start, read from its file later; nil when the operator removed the file.
-    private func firstKey(users: UserStore, keys: KeyStore) async throws -> String? {
+    private func firstKey(_ database: Database, plan: Plan) async throws -> String? {
+        let users = UserStore(database)
         let path = settings.data.firstKey
         guard try await users.list().isEmpty else {
             return try? String(contentsOfFile: path, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
         }
-        let user = try await users.create(email: "admin@localhost")
-        let (text, _) = try await keys.create(for: user.id, label: "first key")
+        let user = try await users.create(email: "admin@localhost", plan: plan.name)
+        let (text, _) = try await KeyStore(database).create(for: user.id, label: "first key")
         let made = FileManager.default.createFile(
             atPath: path,
             contents: Data("\(text)\n".utf8),

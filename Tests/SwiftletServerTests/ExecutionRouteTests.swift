@@ -20,9 +20,13 @@ import Testing
     ) async throws {
         let database = try Database.inMemory()
         let user = try await UserStore(database).create(email: "a@example.org")
-        let keys = KeyStore(database)
-        let key = try await keys.create(for: user.id, label: "").text
-        let services = ServerServices(sessions: FakeSessions(), executions: executions, keys: keys)
+        let key = try await KeyStore(database).create(for: user.id, label: "").text
+        let accounts = await AccountServices(
+            database,
+            configuration: .init(tokenSecret: AccountServer.secret),
+            logger: Logger(label: "test")
+        )
+        let services = ServerServices(sessions: FakeSessions(), executions: executions, accounts: accounts)
         let server = SwiftletApplication(services: services, configuration: ServerConfiguration(version: "test"))
         var logger = Logger(label: "test")
         logger.logLevel = .critical

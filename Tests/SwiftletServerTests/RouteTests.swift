@@ -19,10 +19,14 @@ import Testing
     ) async throws {
         let database = try Database.inMemory()
         let user = try await UserStore(database).create(email: "a@example.org")
-        let keys = KeyStore(database)
-        let key = try await keys.create(for: user.id, label: "").text
+        let key = try await KeyStore(database).create(for: user.id, label: "").text
+        let accounts = await AccountServices(
+            database,
+            configuration: .init(tokenSecret: Array(repeating: 7, count: 32)),
+            logger: Logger(label: "test")
+        )
         let server = SwiftletApplication(
-            services: ServerServices(sessions: sessions, executions: executions, keys: keys),
+            services: ServerServices(sessions: sessions, executions: executions, accounts: accounts),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )
         var logger = Logger(label: "test")

@@ -4,13 +4,6 @@ import Foundation
 import SwiftletStore
 import Testing
 
-/// A database in a directory that goes with it.
-private func withDatabaseFile(_ body: (String) async throws -> Void) async throws {
-    let directory = NSTemporaryDirectory() + "swiftlet-store-\(UUID().uuidString)"
-    defer { try? FileManager.default.removeItem(atPath: directory) }
-    try await body("\(directory)/data/swiftlet.sqlite")
-}
-
 @Suite struct DatabaseTests {
     @Test func whatWasWrittenIsThereAfterReopening() async throws {
         try await withDatabaseFile { path in
@@ -65,9 +58,10 @@ private func withDatabaseFile(_ body: (String) async throws -> Void) async throw
         let (text, key) = try await keys.create(for: user.id, label: "x")
         #expect(text.hasPrefix("instavm_sk_"))
         #expect(text.count == 54)
-        #expect(try await keys.authenticate(text) == user.id)
+        let directory = AccountDirectory(database, life: .zero)
+        #expect(try await directory.holder(ofKey: text)?.account.id == user.id)
         #expect(try await keys.revoke(key.id))
-        #expect(try await keys.authenticate(text) == nil)
+        #expect(try await directory.holder(ofKey: text) == nil)
         #expect(try await keys.revoke(key.id) == false)
     }
 
@@ -75,7 +69,7 @@ private func withDatabaseFile(_ body: (String) async throws -> Void) async throw
     func anythingElseOpensNoDoor(text: String) async throws {
         let user = try await users.create(email: "a@example.org")
         _ = try await keys.create(for: user.id, label: "")
-        #expect(try await keys.authenticate(text) == nil)
+        #expect(try await AccountDirectory(database).holder(ofKey: text) == nil)
     }
 
     @Test func aUsersListHasTheirKeysOnly() async throws {

@@ -58,10 +58,18 @@ struct APIError: Error {
                     ]
                 ]
             )
+        case .quotaExceeded(_, let retryAfter):
+            self.init(.tooManyRequests, error.description, headers: [.retryAfter: String(retryAfter)])
+        case .forbidden: self.init(.forbidden, error.description)
         case .noInterpreter: self.init(.badRequest, error.description)
-        case .vmUnavailable, .shuttingDown:
+        case .vmUnavailable, .limitsUnavailable, .shuttingDown:
             self.init(.serviceUnavailable, error.description, headers: [.retryAfter: "5"])
         }
+    }
+
+    /// What it says, for people.
+    var detail: String {
+        if case .string(let text) = body["detail"] { text } else { status.reasonPhrase }
     }
 
     var response: Response {

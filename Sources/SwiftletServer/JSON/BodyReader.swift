@@ -47,6 +47,9 @@ struct BodyReader {
         return value
     }
 
+    /// Whether a field is there and null.
+    func isNull(_ name: String) -> Bool { body[name] == .null }
+
     mutating func report(_ name: String, _ type: String, _ message: String, _ input: JSONValue? = nil) {
         problems.append(.init(type: type, location: ["body", .string(name)], message: message, input: input))
     }

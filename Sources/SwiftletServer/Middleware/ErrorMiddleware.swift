@@ -55,6 +55,9 @@ struct ErrorMiddleware: RouterMiddleware {
             if case .vmUnavailable(let reason) = error {
                 logger.error("No VM could be started", metadata: ["reason": "\(reason)"])
             }
+            if case .limitsUnavailable(let reason) = error {
+                logger.error("A user's limits could not be checked", metadata: ["error": "\(reason)"])
+            }
             return APIError(error).response
         case let error as HTTPError:
             return answer(to: error, request: request)

@@ -194,7 +194,27 @@ package actor ExecutionService: ExecutionAPI, Service {
 
     /// Takes an execution in; from now on it goes its way whatever its caller does.
     private func accept(_ request: ExecutionRequest) async throws -> LiveExecution {
-        let (session, runtime) = try await sessions.enter(request)
+        let plan = try await sessions.admission.executionBegins(for: request.owner)
+        do {
+            let (session, runtime) = try await sessions.enter(request)
+            do {
+                return try await accept(request, in: session, runtime, plan: plan)
+            } catch {
+                await sessions.leave(runtime)
+                throw error
+            }
+        } catch {
+            sessions.admission.executionEnded(for: request.owner)
+            throw error
+        }
+    }
+
+    private func accept(
+        _ request: ExecutionRequest,
+        in session: SessionRecord,
+        _ runtime: SessionRuntime,
+        plan: Plan
+    ) async throws -> LiveExecution {
         let record = ExecutionRecord(
             id: .random(),
             owner: request.owner,
@@ -205,15 +225,11 @@ package actor ExecutionService: ExecutionAPI, Service {
             timeout: request.timeout?.seconds,
             idempotency: request.idempotency
         )
-        let execution = LiveExecution(record, logs: archive.newLogs(for: record.id, limit: configuration.outputLimit))
+        let limit = min(configuration.outputLimit, plan.outputLimitBytes ?? .max)
+        let execution = LiveExecution(record, logs: archive.newLogs(for: record.id, limit: limit))
         // Whoever is told its id, or retries by its key, relies on it; others are answered when it is written down at the end.
         let isPromised = request.mode != .sync || request.idempotency != nil
-        do {
-            if isPromised, !(try await store.insert(record)) { throw SessionError.idempotencyMismatch }
-        } catch {
-            await sessions.leave(runtime)
-            throw error
-        }
+        if isPromised, !(try await store.insert(record)) { throw SessionError.idempotencyMismatch }
         live[record.id] = execution
         let way = Execution(request: request, session: session, runtime: runtime, sessions: sessions, live: execution)
         let job: Job = { [self] in
@@ -222,8 +238,7 @@ package actor ExecutionService: ExecutionAPI, Service {
         }
         if case .enqueued = submitted.yield(job) { return execution }
         live[record.id] = nil
-        await sessions.leave(runtime)
-        try await store.remove(record.id)
+        if isPromised { try await store.remove(record.id) }
         throw SessionError.shuttingDown
     }
 
@@ -242,8 +257,8 @@ package actor ExecutionService: ExecutionAPI, Service {
             change(&record)
         case .refused(let error) where way.request.mode == .sync:
             if isStored { await remove(record.id) }
-            execution.fail(error)
-            return forget(way)
+            forget(way)
+            return execution.fail(error)
         case .refused(let error):
             record.state = if case .vmUnavailable = error { .vmLost } else { .cancelled }
             record.note = "\(error); the code did not run"
@@ -253,12 +268,14 @@ package actor ExecutionService: ExecutionAPI, Service {
         unpurgedBytes += record.sizes.values.reduce(0) { $0 + $1.bytes }
         let final = record
         execution.journal.update { $0 = final }
-        execution.succeed(ExecutionResult(execution.journal))
+        // Before the answer: its caller's next request finds the place in the plan free.
         forget(way)
+        execution.succeed(ExecutionResult(execution.journal))
     }
 
     private func forget(_ way: Execution) {
         live[way.live.id] = nil
+        sessions.admission.executionEnded(for: way.request.owner)
         if let claim = way.request.idempotency {
             claims[OwnedKey(owner: way.request.owner, key: claim.key)] = nil
         }

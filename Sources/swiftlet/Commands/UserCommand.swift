@@ -7,8 +7,9 @@ import SwiftletStore
 struct UserCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "user",
-        abstract: "Adds and lists users. A user sees only their own sessions.",
-        subcommands: [Add.self, List.self]
+        abstract: "Adds, lists and changes users. A user sees only their own sessions.",
+        discussion: "A running server takes a change within a second or two.",
+        subcommands: [Add.self, List.self, SetPlan.self, Disable.self, Enable.self, Password.self]
     )
 
     struct Add: AsyncParsableCommand {
@@ -19,90 +20,125 @@ struct UserCommand: AsyncParsableCommand {
         @Argument(help: "The user's e-mail address.")
         var email: String
 
+        @Option(help: "What the user is called.")
+        var name = ""
+
+        @Option(help: "The user's plan. Default: the setting defaultPlan, or unlimited")
+        var plan: String?
+
+        @Flag(help: "Read a password from standard input, for POST /token and instavm login.")
+        var passwordStdin = false
+
         func run() async throws {
-            let database = try await common.openDatabase()
-            let user = try await UserStore(database).create(email: email)
+            let settings = try await common.settings()
+            let catalog = try settings.planCatalog()
+            let plan = try plan.map { try catalog.plan(named: $0) } ?? catalog.defaultPlan
+            let password = passwordStdin ? try PasswordInput.hashFromInput() : nil
+            let database = try Database.open(path: settings.data.database)
+            let user = try await UserStore(database).create(email: email, name: name, plan: plan.name)
+            if let password { try await UserStore(database).setPassword(password, of: user.id) }
             let (text, _) = try await KeyStore(database).create(for: user.id, label: "first key")
             print("User: \(user.email)\nKey:  \(text)\nThe key is shown once.")
         }
     }
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Lists the users.")
+        static let configuration = CommandConfiguration(abstract: "Lists the users and their plans.")
 
         @OptionGroup var common: CommonOptions
 
         func run() async throws {
             for user in try await UserStore(try await common.openDatabase()).list() {
-                print("\(user.id)  \(user.email)  \(user.createdAt.ISO8601Format())")
+                let state = user.disabledAt.map { "  disabled \($0.ISO8601Format())" } ?? ""
+                print("\(user.id)  \(user.email)  \(user.createdAt.ISO8601Format())  \(user.plan)\(state)")
             }
+        }
+    }
+
+    struct SetPlan: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "plan", abstract: "Gives a user another plan.")
+
+        @OptionGroup var common: CommonOptions
+
+        @Argument(help: "The user's e-mail address.")
+        var email: String
+
+        @Argument(help: "free, pro, unlimited, or one of the setting plansFile.")
+        var plan: String
+
+        func run() async throws {
+            let settings = try await common.settings()
+            let plan = try settings.planCatalog().plan(named: plan)
+            let users = UserStore(try Database.open(path: settings.data.database))
+            try await users.setPlan(plan.name, of: users.existing(email).id)
+        }
+    }
+
+    struct Disable: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract:
+                "Shuts a user out: their keys and tokens open nothing. Their VMs live to the end of their lifetime."
+        )
+
+        @OptionGroup var common: CommonOptions
+
+        @Argument(help: "The user's e-mail address.")
+        var email: String
+
+        func run() async throws {
+            let users = UserStore(try await common.openDatabase())
+            try await users.setDisabled(true, users.existing(email).id)
+        }
+    }
+
+    struct Enable: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Lets a user in again, with the keys that they had; tokens must be had anew."
+        )
+
+        @OptionGroup var common: CommonOptions
+
+        @Argument(help: "The user's e-mail address.")
+        var email: String
+
+        func run() async throws {
+            let users = UserStore(try await common.openDatabase())
+            try await users.setDisabled(false, users.existing(email).id)
+        }
+    }
+
+    struct Password: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract:
+                "Sets a user's password, read from the terminal or from standard input. Their tokens become worthless."
+        )
+
+        @OptionGroup var common: CommonOptions
+
+        @Argument(help: "The user's e-mail address.")
+        var email: String
+
+        func run() async throws {
+            let users = UserStore(try await common.openDatabase())
+            let user = try await users.existing(email)
+            try await users.setPassword(try PasswordInput.hash(), of: user.id)
         }
     }
 }
 
-struct KeyCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "key",
-        abstract: "Creates, lists and revokes API keys.",
-        subcommands: [Create.self, List.self, Revoke.self]
-    )
-
-    struct Create: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Creates a key and prints it, once.")
-
-        @OptionGroup var common: CommonOptions
-
-        @Argument(help: "The e-mail address of the key's user.")
-        var email: String
-
-        @Option(help: "What the key is for.")
-        var label = ""
-
-        func run() async throws {
-            let database = try await common.openDatabase()
-            guard let user = try await UserStore(database).user(email: email) else {
-                throw ValidationError("There is no user \(email); add one with: swiftlet user add \(email)")
-            }
-            let (text, key) = try await KeyStore(database).create(for: user.id, label: label)
-            print("Key \(key.id): \(text)")
+extension UserStore {
+    /// - Throws: `ValidationError` when there is no user with this address.
+    func existing(_ email: String) async throws -> User {
+        guard let user = try await user(email: email) else {
+            throw ValidationError("There is no user \(email); add one with: swiftlet user add \(email)")
         }
-    }
-
-    struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Lists the keys, without their texts.")
-
-        @OptionGroup var common: CommonOptions
-
-        func run() async throws {
-            let database = try await common.openDatabase()
-            let users = try await UserStore(database).list()
-            for key in try await KeyStore(database).list() {
-                let user = users.first { $0.id == key.user }?.email ?? "?"
-                let state = key.revokedAt.map { "revoked \($0.ISO8601Format())" } ?? "valid"
-                print("\(key.id)  \(key.hint)...  \(user)  \(key.createdAt.ISO8601Format())  \(state)  \(key.label)")
-            }
-        }
-    }
-
-    struct Revoke: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Makes a key worthless, at once and for good.")
-
-        @OptionGroup var common: CommonOptions
-
-        @Argument(help: "The key's number, as `key list` shows it.")
-        var id: Int64
-
-        func run() async throws {
-            guard try await KeyStore(try await common.openDatabase()).revoke(id) else {
-                throw ValidationError("There is no valid key \(id)")
-            }
-        }
+        return user
     }
 }
 
 extension CommonOptions {
     /// The server's database; it may be running.
-    fileprivate func openDatabase() async throws -> Database {
+    func openDatabase() async throws -> Database {
         try Database.open(path: try await settings().data.database)
     }
 }

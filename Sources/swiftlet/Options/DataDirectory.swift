@@ -41,6 +41,26 @@ struct DataDirectory: Sendable {
         }
     }
 
+    /// The secret that signs tokens, made at the first start. Whoever removes the file makes all tokens worthless.
+    ///
+    /// - Throws: `ValidationError` when it cannot be read or written.
+    func tokenSecret() throws -> [UInt8] {
+        let file = "\(path)/token-secret"
+        if let known = FileManager.default.contents(atPath: file) {
+            guard known.count >= 32 else {
+                throw ValidationError("\(file) has less than 32 bytes; remove it, and another is made")
+            }
+            return Array(known)
+        }
+        var generator = SystemRandomNumberGenerator()
+        let secret = (0..<32).map { _ in UInt8.random(in: 0...255, using: &generator) }
+        let attributes: [FileAttributeKey: Any] = [.posixPermissions: 0o600]
+        guard FileManager.default.createFile(atPath: file, contents: Data(secret), attributes: attributes) else {
+            throw ValidationError("\(file) cannot be written")
+        }
+        return secret
+    }
+
     /// Makes sure that no other server uses the directory, for as long as this process lives.
     ///
     /// - Throws: `ValidationError` when one does.

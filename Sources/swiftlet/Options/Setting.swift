@@ -34,6 +34,10 @@ enum Setting: String, CaseIterable {
     case executionRetentionDays
     case bodyLimitBytes
     case shutdownSeconds
+    case plansFile
+    case defaultPlan
+    case publicUrl
+    case proxies
 
     /// The environment's name for it.
     var environmentName: String { "SWIFTLET_" + words("_").uppercased() }

@@ -42,6 +42,14 @@ struct Settings: Sendable {
     var retention: RetentionLimits
     var bodyLimitBytes: Int
     var shutdownSeconds: Int
+    /// A JSON file with plans, beside those that are built in.
+    var plansFile: String?
+    /// The plan of a new user; nil for the built-in default.
+    var defaultPlan: String?
+    /// The server's address as browsers reach it, without a slash at its end.
+    var publicURL: String?
+    /// Reverse proxies before the server whose `X-Forwarded-For` is believed.
+    var proxies: Int
 
     /// Reads flags, then the environment, then the file; what none of them has gets its default.
     ///
@@ -96,6 +104,10 @@ struct Settings: Sendable {
         retention = try Self.retention(reader)
         bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? 32 << 20
         shutdownSeconds = try reader.integer(.shutdownSeconds, in: 0...600) ?? 30
+        plansFile = reader.string(.plansFile)
+        defaultPlan = reader.string(.defaultPlan)
+        publicURL = try reader.url(.publicUrl)
+        proxies = try reader.integer(.proxies, in: 0...10) ?? 0
     }
 
     private static func retention(_ reader: SettingReader) throws -> RetentionLimits {
@@ -170,6 +182,14 @@ private struct SettingReader {
             throw ValidationError("\(name(setting)) is '\(text)'; it must be one of: \(known)")
         }
         return value
+    }
+
+    func url(_ setting: Setting) throws -> String? {
+        guard let text = string(setting) else { return nil }
+        guard let url = URLComponents(string: text), ["http", "https"].contains(url.scheme), url.host?.isEmpty == false,
+            url.query == nil, url.fragment == nil
+        else { throw ValidationError("\(name(setting)) is '\(text)'; it must be like https://swiftlet.example.org") }
+        return text.hasSuffix("/") ? String(text.dropLast()) : text
     }
 
     private func name(_ setting: Setting) -> String {

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import HTTPTypes
+import Hummingbird
+package import Logging
+import NIOCore
+import ServiceLifecycle
+package import SwiftletSessions
+package import SwiftletStore
+
+/// All that knows about users: their keys, tokens, plans and limits.
+package struct AccountServices: Sendable {
+    package struct Configuration: Sendable {
+        package var plans: PlanCatalog
+        /// Signs tokens; whoever knows it can be anybody. 32 random bytes.
+        package var tokenSecret: [UInt8]
+        /// How long a key and a plan are taken as they were read.
+        package var cacheLife: Duration
+        /// What a password's check costs.
+        package var passwordCost: PasswordHash.Cost
+        /// The server's address as browsers reach it; nil takes what clients call it.
+        package var publicURL: String?
+        /// How many reverse proxies stand before the server; their `X-Forwarded-For` tells where a log-in comes from.
+        package var proxies: Int
+
+        package init(
+            plans: PlanCatalog = .standard,
+            tokenSecret: [UInt8],
+            cacheLife: Duration = .seconds(1),
+            passwordCost: PasswordHash.Cost = .standard,
+            publicURL: String? = nil,
+            proxies: Int = 0
+        ) {
+            self.plans = plans
+            self.tokenSecret = tokenSecret
+            self.cacheLife = cacheLife
+            self.passwordCost = passwordCost
+            self.publicURL = publicURL
+            self.proxies = proxies
+        }
+    }
+
+    private static let maximumKeys = 1_000
+    /// Where VMs are admitted, for the session service.
+    package let admission: SessionAdmission
+    let keys: KeyStore
+    let directory: AccountDirectory
+    let limiter: RateLimiter
+    let uses: KeyUse
+    let tokens: TokenIssuer
+    let logIn: LogIn
+    let pairings: PairingStore
+    let publicURL: String?
+    private let proxies: Int
+    let logger: Logger
+
+    package init(_ database: Database, configuration: Configuration, logger: Logger) async {
+        keys = KeyStore(database)
+        directory = AccountDirectory(database, plans: configuration.plans, life: configuration.cacheLife)
+        limiter = RateLimiter(database)
+        uses = KeyUse(keys)
+        tokens = await TokenIssuer(secret: configuration.tokenSecret)
+        logIn = LogIn(
+            users: UserStore(database),
+            limiter: limiter,
+            attempts: LoginAttempts(database),
+            work: PasswordWork(cost: configuration.passwordCost)
+        )
+        pairings = PairingStore(database)
+        publicURL = configuration.publicURL
+        proxies = configuration.proxies
+        admission = SessionAdmission(accounts: directory, limiter: limiter)
+        self.logger = logger
+    }
+
+    /// Where a request comes from, as far as a log-in's limits are concerned.
+    func household(_ request: Request, _ context: AppContext) -> String {
+        let peer = context.peer?.household ?? "unknown"
+        guard proxies > 0, let name = HTTPField.Name("X-Forwarded-For") else { return peer }
+        // Each proxy adds whom it heard from at the end; what stands before theirs, anybody may have written.
+        let hops = request.headers[values: name].flatMap { $0.split(separator: ",") }
+        guard let hop = hops.suffix(proxies).first else { return peer }
+        let address = hop.trimmingCharacters(in: .whitespaces)
+        return (try? SocketAddress(ipAddress: address, port: 0))?.household ?? peer
+    }
+
+    /// Runs what decides whether a request is let in. What cannot be decided is refused.
+    ///
+    /// - Throws: `APIError`: that of the body, or 503 for whatever else it threw.
+    func failingClosed<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {
+        do {
+            return try await body()
+        } catch let error as APIError {
+            throw error
+        } catch let error as CancellationError {
+            throw error
+        } catch {
+            logger.error("A request could not be admitted", metadata: ["error": "\(error)"])
+            throw APIError.admissionUnavailable
+        }
+    }
+
+    /// Makes a key for a user.
+    ///
+    /// - Throws: `APIError` when they have too many.
+    func createKey(
+        for user: UserID,
+        label: String,
+        expiresAt: Date? = nil
+    ) async throws -> (text: String, key: APIKey) {
+        let valid = try await keys.list(of: user).count { $0.revokedAt == nil }
+        guard valid < Self.maximumKeys else {
+            throw APIError(.conflict, "You have \(valid) keys, and may have \(Self.maximumKeys); delete some")
+        }
+        return try await keys.create(for: user, label: label, expiresAt: expiresAt)
+    }
+}
+
+/// Writes down late what no request shall wait for, and forgets what is over.
+package struct AccountHousekeeper: Service {
+    private static let purgeInterval = 60
+    private let accounts: AccountServices
+
+    package init(_ accounts: AccountServices) {
+        self.accounts = accounts
+    }
+
+    package func run() async throws {
+        await cancelWhenGracefulShutdown {
+            var seconds = 0
+            // A cancelled sleep is the end.
+            while (try? await Task.sleep(for: .seconds(1))) != nil {
+                seconds += 1
+                await work(purging: seconds % Self.purgeInterval == 0)
+            }
+        }
+        await work(purging: false)
+    }
+
+    private func work(purging: Bool) async {
+        do {
+            try await accounts.uses.flush()
+            guard purging else { return }
+            try await accounts.limiter.purge()
+            try await accounts.logIn.attempts.purge()
+            try await accounts.pairings.purge()
+        } catch {
+            accounts.logger.warning("Housekeeping of accounts failed", metadata: ["error": "\(error)"])
+        }
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import SwiftletStore
+import Synchronization
+
+/// Holds users to their plans where VMs are made and code is taken in: how large, how many at once, how many a minute.
+package final class SessionAdmission: Sendable {
+    private let accounts: AccountDirectory
+    private let limiter: RateLimiter
+    private let living = Mutex<[UserID: Int]>([:])
+    private let running = Mutex<[UserID: Int]>([:])
+
+    package init(accounts: AccountDirectory, limiter: RateLimiter) {
+        self.accounts = accounts
+        self.limiter = limiter
+    }
+
+    /// A user's plan, as it was at most a second ago.
+    ///
+    /// - Throws: `SessionError.limitsUnavailable` when it cannot be found out.
+    package func plan(of user: UserID) async throws -> Plan {
+        try await Self.failingClosed { try await accounts.plan(of: user) }
+    }
+
+    /// The name of a user's limit on new VMs.
+    package static func newVMs(of user: UserID) -> String { "vm:\(user)" }
+
+    /// How many VMs of a user live or are about to.
+    package func livingVMs(of user: UserID) -> Int {
+        living.withLock { $0[user] ?? 0 }
+    }
+
+    /// Makes sure that a user may have a session like this.
+    ///
+    /// - Throws: `SessionError.forbidden` in the words by which clients know that they must ask for less.
+    package func check(_ options: SessionOptions, plan: Plan) throws {
+        if let limit = plan.vmLifetimeSeconds, let asked = options.vmLifetimeSeconds, asked > limit {
+            throw SessionError.forbidden(reason: "VM lifetime cannot exceed \(limit)s on the \(plan.name) tier")
+        }
+        if let limit = plan.memoryMB, let asked = options.memoryMB, asked > limit {
+            throw SessionError.forbidden(reason: "Configurable memory ends at \(limit) MB on the \(plan.name) tier")
+        }
+        if let limit = plan.vcpuCount, let asked = options.vcpuCount, asked > limit {
+            throw SessionError.forbidden(reason: "Configurable CPU ends at \(limit) vCPUs on the \(plan.name) tier")
+        }
+    }
+
+    /// Reserves a VM, before it is spawned.
+    ///
+    /// - Parameter options: what it is to be like; the plan may have become smaller since its session was created.
+    /// - Throws: `SessionError.quotaExceeded`, `.forbidden`, or `.limitsUnavailable` when it cannot be found out.
+    package func reserve(for user: UserID, options: SessionOptions = SessionOptions()) async throws -> VMReservation {
+        let plan = try await plan(of: user)
+        try check(options, plan: plan)
+        try living.withLock { living in
+            let count = living[user] ?? 0
+            if let limit = plan.concurrentVMs, count >= limit {
+                throw SessionError.quotaExceeded(
+                    reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) VMs at once, and so many live; "
+                        + "kill one, or wait for one to end",
+                    retryAfter: 5
+                )
+            }
+            living[user] = count + 1
+        }
+        let reservation = VMReservation(plan: plan) { [self] in release(user) }
+        do {
+            try await charge(user, plan)
+        } catch {
+            reservation.release()
+            throw error
+        }
+        return reservation
+    }
+
+    private func release(_ user: UserID) {
+        Self.giveBack(user, of: living)
+    }
+
+    private static func giveBack(_ user: UserID, of counts: borrowing Mutex<[UserID: Int]>) {
+        counts.withLock { counts in
+            let count = (counts[user] ?? 0) - 1
+            counts[user] = count > 0 ? count : nil
+        }
+    }
+
+    // MARK: Executions
+
+    /// How many executions of a user wait or run.
+    package func runningExecutions(of user: UserID) -> Int {
+        running.withLock { $0[user] ?? 0 }
+    }
+
+    /// Takes one more execution of a user in, until ``executionEnded(for:)``.
+    ///
+    /// - Returns: the plan under which it was admitted.
+    /// - Throws: `SessionError.quotaExceeded`, or `.limitsUnavailable` when it cannot be found out.
+    package func executionBegins(for user: UserID) async throws -> Plan {
+        let plan = try await plan(of: user)
+        try running.withLock { running in
+            let count = running[user] ?? 0
+            if let limit = plan.concurrentExecutions, count >= limit {
+                throw SessionError.quotaExceeded(
+                    reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) executions at once, and so many "
+                        + "wait or run; cancel one, or wait for one to end",
+                    retryAfter: 1
+                )
+            }
+            running[user] = count + 1
+        }
+        return plan
+    }
+
+    package func executionEnded(for user: UserID) {
+        Self.giveBack(user, of: running)
+    }
+
+    private func charge(_ user: UserID, _ plan: Plan) async throws {
+        guard let rate = plan.newVMs else { return }
+        let decision = try await Self.failingClosed { try await limiter.charge(Self.newVMs(of: user), rate) }
+        guard !decision.isAdmitted else { return }
+        let seconds = max(1, Int(decision.retryAfter.rounded(.up)))
+        throw SessionError.quotaExceeded(
+            reason: "Rate limit exceeded: the \(plan.name) plan has \(rate.perMinute) new VMs per minute; "
+                + "try again in \(seconds) s",
+            retryAfter: seconds
+        )
+    }
+
+    /// What cannot be counted is not admitted.
+    private static func failingClosed<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {
+        do {
+            return try await body()
+        } catch let error as CancellationError {
+            throw error
+        } catch {
+            throw SessionError.limitsUnavailable(reason: "\(error)")
+        }
+    }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Foundation
+import Synchronization
+
+/// Notes which keys were used, and writes it down later: at most once a minute for each.
+package final class KeyUse: Sendable {
+    private struct State {
+        /// Used, and not written down yet.
+        var pending: [Int64: Date] = [:]
+        /// When a use was last written down.
+        var written: [Int64: Date] = [:]
+    }
+
+    private static let interval = 60.0
+    private let store: KeyStore
+    private let state = Mutex(State())
+
+    package init(_ store: KeyStore) {
+        self.store = store
+    }
+
+    /// Notes a use; touches no database.
+    package func note(_ key: Int64, at moment: Date = Date()) {
+        state.withLock { $0.pending[key] = moment }
+    }
+
+    /// Writes down the uses of keys for which that was not done within the last minute.
+    package func flush(at moment: Date = Date()) async throws {
+        let due = state.withLock { state in
+            // A time in the future was written before the clock was set back.
+            state.written = state.written.filter { (0..<Self.interval).contains(moment.timeIntervalSince($0.value)) }
+            let due = state.pending.filter { state.written[$0.key] == nil }
+            for key in due.keys {
+                state.pending[key] = nil
+                state.written[key] = moment
+            }
+            return due
+        }
+        if !due.isEmpty { try await store.recordUse(due) }
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Crypto
+package import Foundation
+import GRDB
+
+/// A device that waits for somebody to log in for it.
+package struct Pairing: Equatable, Sendable {
+    package let id: String
+    /// The device's own word, which it gets back.
+    package let state: String
+    /// The digest of a secret that only the device has (PKCE, S256).
+    package let challenge: String
+    package let redirectURI: String
+    /// What the device calls itself.
+    package let device: String
+
+    /// A new pairing, with an id that nobody can guess.
+    package init(state: String, challenge: String, redirectURI: String, device: String) {
+        id = RandomText.make(bytes: 24)
+        self.state = state
+        self.challenge = challenge
+        self.redirectURI = redirectURI
+        self.device = device
+    }
+
+    init(_ row: Row) {
+        id = row["id"]
+        state = row["state"]
+        challenge = row["challenge"]
+        redirectURI = row["redirect_uri"]
+        device = row["device"]
+    }
+}
+
+/// The devices that wait. Each is good for five minutes, one log-in and one exchange.
+package struct PairingStore: Sendable {
+    /// Seconds that a device may wait.
+    package static let life = 300.0
+    /// How many may wait at once.
+    static let maximum: Int64 = 1_000
+
+    private let database: Database
+    private let now: @Sendable () -> Date
+
+    package init(_ database: Database, now: @escaping @Sendable () -> Date = { Date() }) {
+        self.database = database
+        self.now = now
+    }
+
+    /// Keeps a pairing; false when too many wait already.
+    package func insert(_ pairing: Pairing) async throws -> Bool {
+        let moment = now()
+        return try await database.writer.write { database in
+            try Self.purge(database, at: moment)
+            let count = try Int64.fetchOne(database, sql: "SELECT COUNT(*) FROM cli_pairings") ?? 0
+            guard count < Self.maximum else { return false }
+            try database.execute(
+                sql: """
+                    INSERT INTO cli_pairings (id, state, challenge, redirect_uri, device, expires_at)
+                    VALUES ($1, $2, $3, $4, $5, $6)
+                    """,
+                arguments: [
+                    pairing.id, pairing.state, pairing.challenge, pairing.redirectURI, pairing.device,
+                    moment.addingTimeInterval(Self.life).microseconds,
+                ]
+            )
+            return true
+        }
+    }
+
+    /// A pairing for which nobody has logged in yet; nil when there is none, or its time is over.
+    package func waiting(_ id: String) async throws -> Pairing? {
+        let moment = now().microseconds
+        return try await database.writer.read { database in
+            let sql = "SELECT * FROM cli_pairings WHERE id = $1 AND code_hash IS NULL AND expires_at > $2"
+            return try Row.fetchOne(database, sql: sql, arguments: [id, moment]).map(Pairing.init)
+        }
+    }
+
+    /// Notes who logged in for a device.
+    ///
+    /// - Returns: the code for its exchange; nil when somebody did before, or its time is over.
+    package func confirm(_ id: String, by user: UserID) async throws -> String? {
+        let code = RandomText.make(bytes: 32)
+        let moment = now().microseconds
+        let isConfirmed = try await database.writer.write { database in
+            try database.execute(
+                sql: """
+                    UPDATE cli_pairings SET user_id = $1, code_hash = $2
+                    WHERE id = $3 AND code_hash IS NULL AND expires_at > $4
+                    """,
+                arguments: [user.rawValue, Self.hash(code), id, moment]
+            )
+            return database.changesCount == 1
+        }
+        return isConfirmed ? code : nil
+    }
+
+    /// Ends a pairing with its code.
+    ///
+    /// - Returns: who logged in and for what device; nil when the code is wrong, used or too old, or the verifier is not the
+    ///   secret of the device that began: then the code is used up all the same.
+    package func exchange(
+        _ id: String,
+        code: String,
+        verifier: String
+    ) async throws -> (user: UserID, pairing: Pairing)? {
+        let moment = now().microseconds
+        let ended = try await database.writer.write { database in
+            let sql = "DELETE FROM cli_pairings WHERE id = $1 AND code_hash = $2 AND expires_at > $3 RETURNING *"
+            return try Row.fetchOne(database, sql: sql, arguments: [id, Self.hash(code), moment]).map {
+                (user: UserID(rawValue: $0["user_id"]), pairing: Pairing($0))
+            }
+        }
+        guard let ended else { return nil }
+        guard Data(SHA256.hash(data: Data(verifier.utf8))).base64URL == ended.pairing.challenge else { return nil }
+        return ended
+    }
+
+    /// Forgets the pairings whose time is over.
+    package func purge() async throws {
+        let moment = now()
+        try await database.writer.write { database in
+            try Self.purge(database, at: moment)
+        }
+    }
+
+    private static func purge(_ database: GRDB.Database, at moment: Date) throws {
+        // Later than any can expire was written before the clock was set back.
+        try database.execute(
+            sql: "DELETE FROM cli_pairings WHERE expires_at <= $1 OR expires_at > $2",
+            arguments: [moment.microseconds, moment.addingTimeInterval(life).microseconds]
+        )
+    }
+
+    private static func hash(_ code: String) -> String {
+        SHA256.hash(data: Data(code.utf8)).hexadecimal
+    }
+}

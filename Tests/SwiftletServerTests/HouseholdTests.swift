@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import HTTPTypes
+import HummingbirdTesting
+import Testing
+
+/// What of `X-Forwarded-For` is believed, as the pauses after wrong passwords show it.
+@Suite struct HouseholdTests {
+    /// How many of 25 wrong passwords for as many accounts are tried before one must wait.
+    private func tried(proxies: Int, _ forwarded: @escaping @Sendable (Int) -> String) async throws -> Int {
+        try await AccountServer.with(proxies: proxies) { server in
+            for number in 0..<25 {
+                let response = try await server.send(
+                    .post,
+                    "/token",
+                    body: "username=\(number)@example.org&password=x",
+                    headers: ["X-Forwarded-For": forwarded(number)]
+                )
+                if response.status == .tooManyRequests { return number }
+            }
+            return 25
+        }
+    }
+
+    @Test func withoutAProxyNobodyChoosesTheirAddress() async throws {
+        #expect(try await tried(proxies: 0) { "192.0.2.\($0)" } == 21)
+    }
+
+    @Test func aProxysWordCountsAndWhatItsClientSaysDoesNot() async throws {
+        #expect(try await tried(proxies: 1) { "192.0.2.\($0)" } == 25)
+        #expect(try await tried(proxies: 1) { "192.0.2.\($0), 198.51.100.1" } == 21)
+        #expect(try await tried(proxies: 2) { "192.0.2.\($0), 198.51.100.1" } == 25)
+    }
+
+    @Test func aNetworkOfIPv6IsOneHousehold() async throws {
+        #expect(try await tried(proxies: 1) { "2001:db8:1:2::\($0)" } == 21)
+        #expect(try await tried(proxies: 1) { "2001:db8:1:\($0)::1" } == 25)
+        #expect(try await tried(proxies: 1) { "::ffff:192.0.2.\($0)" } == 25)
+    }
+
+    @Test func whatIsNoAddressIsTheProxyItself() async throws {
+        #expect(try await tried(proxies: 1) { "unknown-\($0)" } == 21)
+        #expect(try await tried(proxies: 1) { _ in "" } == 21)
+    }
+}
