@@ -49,11 +49,12 @@ actor SessionRuntime {
         users -= 1
     }
 
-    /// Gives the runtime up if nobody takes part and no VM lives.
+    /// Gives the runtime up if nobody takes part and nothing is left of a VM.
     ///
     /// From then on nobody can enter: two runtimes of one session could have two VMs.
     func retireIfIdle() -> Bool {
-        guard users == 0, vm == nil || vm?.end != nil else { return false }
+        // While something is left of the VM the next caller must wait for it here.
+        guard users == 0, reservation?.isReleased ?? true else { return false }
         isRetired = true
         return true
     }

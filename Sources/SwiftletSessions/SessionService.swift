@@ -177,7 +177,6 @@ package actor SessionService: SessionAPI, Service {
 
     /// Kills the VM at the end of its lifetime, and writes down its beginning and its end.
     private func watch(_ vm: MicroVM, of runtime: SessionRuntime, place: VMReservation) async {
-        defer { place.release() }
         let record = runtime.record
         let assigned = sessionVM(of: vm, record: record)
         let left = TimeAmount.nanoseconds(Int64(max(0, assigned.expiresAt.timeIntervalSinceNow) * 1e9))
@@ -198,6 +197,7 @@ package actor SessionService: SessionAPI, Service {
         } catch {
             logger.error("A VM's end could not be written down", metadata: ["vm.id": "\(vm.id)", "error": "\(error)"])
         }
+        place.release()
         await forgetIfIdle(runtime)
     }
 

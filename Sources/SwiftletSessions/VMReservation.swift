@@ -15,6 +15,9 @@ package final class VMReservation: Sendable {
         self.giveBack = giveBack
     }
 
+    /// Whether the VM has ended, and nothing is left of it.
+    package var isReleased: Bool { isHeld.withLock { !$0 } }
+
     package func release() {
         let wasHeld = isHeld.withLock { held in
             defer { held = false }

@@ -63,7 +63,9 @@ struct KeyCommand: AsyncParsableCommand {
     }
 
     struct Revoke: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Makes a key worthless, at once and for good.")
+        static let configuration = CommandConfiguration(
+            abstract: "Makes a key worthless, for good; a running server knows within a second."
+        )
 
         @OptionGroup var common: CommonOptions
 
