@@ -24,6 +24,7 @@ struct Execution: Sendable {
     private let budget: TimeBudget
     private let stdout: OutputSpool
     private let stderr: OutputSpool
+    private let results = ResultSpool()
 
     init(request: ExecutionRequest, record: SessionRecord, runtime: SessionRuntime, service: SessionService) {
         self.request = request
@@ -131,6 +132,7 @@ struct Execution: Sendable {
     }
 
     private func keep(_ bytes: [UInt8], of channel: AgentProtocol.Channel) async throws {
+        guard channel != .results else { return results.append(bytes) }
         let spool = channel == .stderr ? stderr : stdout
         if spool.fitsInMemory(bytes.count) {
             spool.append(bytes[...])
@@ -150,7 +152,8 @@ extension Execution {
         executionTime: Duration,
         note: String?
     ) -> ExecutionResult {
-        ExecutionResult(
+        results.finish()
+        return ExecutionResult(
             session: record.id,
             vmID: vm.id,
             vmStartedAt: vm.startedAt,
@@ -160,6 +163,7 @@ extension Execution {
             exitCode: code,
             stdout: stdout,
             stderr: stderr,
+            results: results,
             note: note,
             executionTime: executionTime.seconds,
             restore: vm.restore.map(RestoreRecord.init)

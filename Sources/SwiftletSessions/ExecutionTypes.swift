@@ -95,6 +95,7 @@ package struct ExecutionResult: Sendable {
     package var signal: Int?
     package var stdout: OutputSpool
     package var stderr: OutputSpool
+    package var results: ResultSpool
     /// A line of ours about how it ended (timeout, lost VM, memory), to be shown after the program's own stderr; nil when there is
     /// nothing to say.
     package var note: String?
@@ -121,6 +122,7 @@ package struct ExecutionResult: Sendable {
         exitCode: Int = 0,
         stdout: OutputSpool,
         stderr: OutputSpool,
+        results: ResultSpool = ResultSpool(),
         note: String? = nil,
         executionTime: Double,
         restore: RestoreRecord? = nil
@@ -135,6 +137,7 @@ package struct ExecutionResult: Sendable {
         signal = nil
         self.stdout = stdout
         self.stderr = stderr
+        self.results = results
         self.note = note
         self.executionTime = executionTime
         cpuTime = 0

@@ -93,7 +93,8 @@ package struct ResultDecoder: Sendable {
             drop(1)
             return nil
         }
-        if fields.count == 1, fields[0].name == "dropped", let number = Int(String(decoding: fields[0].value, as: UTF8.self)),
+        if fields.count == 1, fields[0].name == "dropped",
+            let number = Int(String(decoding: fields[0].value, as: UTF8.self)),
             number >= 0
         {
             drop(number)
@@ -117,7 +118,8 @@ package struct ResultDecoder: Sendable {
     /// A bundle's text, put together anew; nil when it is none.
     private static func bundle(_ fields: [(name: String, value: [UInt8])]) -> String? {
         let values = Dictionary(fields.map { ($0.name, $0.value) }) { $1 }
-        guard values.count == 3, let kind = values["type"], let data = values["data"], let metadata = values["metadata"],
+        guard values.count == 3, let kind = values["type"], let data = values["data"],
+            let metadata = values["metadata"],
             kind == Array(#""execute_result""#.utf8) || kind == Array(#""display_data""#.utf8),
             metadata.first == UInt8(ascii: "{"), let forms = JSONCompactor.fields(of: data),
             forms.allSatisfy({ $0.value.first == UInt8(ascii: "\"") || isJSON($0.name) })

@@ -109,7 +109,7 @@ private struct FakeSessions: SessionAPI {
                 "stdout", "stderr", "exit_code", "execution_time", "cpu_time", "created_at", "session_id", "language",
                 "vm_id",
                 "vm_started_at", "timed_out", "state_lost", "stdout_dropped_bytes", "stderr_dropped_bytes", "outcome",
-                "signal", "restore",
+                "signal", "restore", "results", "results_dropped",
             ]
             #expect(Set(result.keys) == Set(names))
             #expect(result["stdout"] as? String == "hi\n")

@@ -71,7 +71,9 @@ import Testing
         #expect(decoder.append(record(value)) == [value])
     }
 
-    @Test(arguments: ["NaN", "Infinity", "-", "01", "-01", "1.", ".5", "1e", "+1", "tru", "nul", "[1,]", "[,]", "{1:2}", "[1 2]", ""])
+    @Test(arguments: [
+        "NaN", "Infinity", "-", "01", "-01", "1.", ".5", "1e", "+1", "tru", "nul", "[1,]", "[,]", "{1:2}", "[1 2]", "",
+    ])
     func whatIsNoJSONIsRefusedInsideToo(text: String) {
         var decoder = ResultDecoder()
         let bundle = #"{"type":"display_data","data":{"application/json":"# + text + #"},"metadata":{}}"#

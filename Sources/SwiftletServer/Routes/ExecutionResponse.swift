@@ -115,6 +115,9 @@ struct ExecutionResponse: Sendable {
 
     /// Everything but the output, and the object's end.
     private func appendFields(to buffer: inout ByteBuffer) {
+        buffer.writeStaticString("\"results\":[")
+        buffer.writeString(result.results.bundles.joined(separator: ","))
+        buffer.writeStaticString("],")
         let fields: JSONValue = [
             "exit_code": .integer(result.exitCode),
             "execution_time": .number(result.executionTime),
@@ -131,6 +134,7 @@ struct ExecutionResponse: Sendable {
             "restore": result.restore.map(Self.json) ?? .null,
             "stdout_dropped_bytes": .integer(result.stdoutDroppedBytes),
             "stderr_dropped_bytes": .integer(result.stderrDroppedBytes),
+            "results_dropped": .integer(result.results.dropped),
         ]
         var rest = ByteBuffer()
         fields.write(to: &rest)
