@@ -123,6 +123,18 @@ def test_a_mime_bundle_and_a_display_of_ones_own_count(runner):
     assert (result["type"], result["data"]) == ("display_data", {"text/latex": "$x$"})
 
 
+def test_forms_that_were_taught_or_are_an_objects_own_count(runner):
+    teach = "get_ipython().display_formatter.formatters['text/html'].for_type(%s, lambda v: 'taught')"
+    for kind, value in (("complex", "1j"), ("Base", "Derived()")):
+        runner.run("class Base: pass\nclass Derived(Base): pass")
+        runner.run(teach % kind)
+        assert shown(runner, value)[0]["data"]["text/html"] == "taught"
+    own = "class Own: pass\no = Own()\no._repr_html_ = lambda: 'own'\no"
+    assert shown(runner, own)[0]["data"]["text/html"] == "own"
+    proxy = "class Proxy:\n    def __getattr__(self, name): return getattr(o, name)\nProxy()"
+    assert shown(runner, proxy)[0]["data"]["text/html"] == "own"
+
+
 def test_displays_come_in_order_and_before_the_value(runner):
     results = shown(runner, "for n in range(3): display(n)\ndisplay('a', 'b')\n9")
     assert [r["data"]["text/plain"] for r in results] == ["0", "1", "2", "'a'", "'b'", "9"]

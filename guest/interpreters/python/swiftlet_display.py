@@ -163,9 +163,6 @@ def cleaned(value):
 class Display:
     """IPython's way to show values: as text on stdout, and whole among the results."""
 
-    # What no formatter but that for text knows, unless somebody has taught it.
-    CONTAINERS = frozenset((list, tuple, dict, set, frozenset, complex, range, type, bytearray))
-
     def __init__(self, shell, results, complain):
         self.shell = shell
         self.results = results
@@ -173,12 +170,13 @@ class Display:
         self.is_publishing = False
         self.formatters = shell.display_formatter.formatters
         self.others = [f for mime, f in self.formatters.items() if mime != "text/plain"]
+        names = [f.print_method for f in self.others]
+        self.methods = frozenset((*names, "_repr_mimebundle_", "_ipython_display_", "__getattr__"))
         self.formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", figure_png)
 
     def show(self, value):
         """Shows the value of a last expression that is no scalar."""
-        kind = type(value)
-        if kind in self.CONTAINERS and not any(kind in f.type_printers for f in self.others):
+        if not self.has_forms(value):
             text = self.formatters["text/plain"](value)
             # A formatter that failed has said so.
             if text is not None:
@@ -187,6 +185,19 @@ class Display:
             return
         data, metadata = self.shell.display_formatter.format(value)
         self.emit(VALUE, data, metadata)
+
+    def has_forms(self, value):
+        """Whether any formatter but that for text may know the value. Asking them all takes milliseconds under emulation."""
+        kind = type(value)
+        if any(hasattr(kind, name) for name in self.methods):
+            return True
+        if not self.methods.isdisjoint(getattr(value, "__dict__", ())):
+            return True
+        for base in kind.__mro__:
+            name = (base.__module__, base.__name__)
+            if any(base in f.type_printers or name in f.deferred_printers for f in self.others):
+                return True
+        return False
 
     # What IPython calls its display publisher.
 
