@@ -28,10 +28,12 @@ package struct ServerConfiguration: Sendable {
 package struct ServerServices: Sendable {
     package var sessions: any SessionAPI
     package var keys: KeyStore
+    package var usage: UsageStore
 
-    package init(sessions: any SessionAPI, keys: KeyStore) {
+    package init(sessions: any SessionAPI, keys: KeyStore, usage: UsageStore) {
         self.sessions = sessions
         self.keys = keys
+        self.usage = usage
     }
 }
 
@@ -70,6 +72,8 @@ package struct SwiftletApplication: Sendable {
         let groups = [
             ExecuteRoute(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
+            SessionChangeRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
+            UsageRoutes(sessions: sessions, usage: services.usage, authenticator: authenticator).routes,
             MetricsRoute(sessions: sessions).routes,
             [Route(.get, "/health") { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }],
         ]

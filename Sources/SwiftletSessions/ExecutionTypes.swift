@@ -205,6 +205,8 @@ package enum SessionError: Error, Sendable, CustomStringConvertible {
     case notFound(SessionID)
     /// The session has no living VM.
     case noVM(SessionID)
+    /// A session's lifetime cannot be what was asked for; the reason is for the caller.
+    case lifetime(String)
     /// Too much waits or runs; `retryAfter` is in seconds.
     case overloaded(reason: String, retryAfter: Int)
     /// The VM could not be started; the reason is for the operator's log and, in short, for the caller.
@@ -217,6 +219,7 @@ package enum SessionError: Error, Sendable, CustomStringConvertible {
         switch self {
         case .notFound(let id): "Session \(id) not found"
         case .noVM(let id): "Session \(id) has no running VM"
+        case .lifetime(let reason): reason
         case .overloaded(let reason, _): reason
         case .vmUnavailable(let reason): "The microVM could not be started: \(reason)"
         case .noInterpreter(let language): "This server's image has no \(language.rawValue); the standard image does"

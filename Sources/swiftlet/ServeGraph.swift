@@ -30,6 +30,7 @@ struct ServeGraph {
         configuration.defaultMemoryMB = settings.memoryMB
         configuration.defaultVCPUCount = settings.vcpuCount
         configuration.outputLimit = settings.outputLimitBytes
+        configuration.retentionDays = settings.retentionDays
         let sessions = SessionService(
             configuration: configuration,
             store: SessionStore(database),
@@ -38,7 +39,7 @@ struct ServeGraph {
         )
         let key = try await firstKey(users: UserStore(database), keys: keys)
         let application = SwiftletApplication(
-            services: ServerServices(sessions: sessions, keys: keys),
+            services: ServerServices(sessions: sessions, keys: keys, usage: UsageStore(database)),
             configuration: ServerConfiguration(
                 host: settings.host,
                 port: settings.port,

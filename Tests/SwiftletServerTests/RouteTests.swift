@@ -12,10 +12,12 @@ import SwiftletStore
 import Testing
 
 /// Sessions without VMs: answers what a test wants.
-private struct FakeSessions: SessionAPI {
+struct FakeSessions: SessionAPI {
     var stdout: [UInt8] = []
     var note: String?
     var failure: SessionError?
+    /// Of the sessions whose VM lives.
+    var metadata: [String] = []
 
     func createSession(owner: UserID, options: SessionOptions) async throws -> SessionRecord {
         if let failure { throw failure }
@@ -42,6 +44,29 @@ private struct FakeSessions: SessionAPI {
         return "vm-x"
     }
 
+    func sandboxes(owner: UserID) async throws -> [Sandbox] {
+        if let failure { throw failure }
+        let start = Date(timeIntervalSince1970: 0.5)
+        let vm = SessionVM(id: "vm-x", startedAt: start, expiresAt: start.addingTimeInterval(300))
+        var found: [Sandbox] = []
+        for text in metadata {
+            let record = try await createSession(owner: owner, options: SessionOptions(metadataJSON: text))
+            found.append(Sandbox(record: record, vm: vm, state: .active, template: nil))
+        }
+        return found
+    }
+
+    func update(_ id: SessionID, owner: UserID, _ change: SessionChange) async throws -> SessionStatus {
+        if let failure { throw failure }
+        let options = SessionOptions(vmLifetimeSeconds: change.vmLifetimeSeconds, metadataJSON: change.metadataJSON)
+        let record = try await createSession(owner: owner, options: options)
+        return SessionStatus(record: record, vm: nil, uptime: nil, expiresIn: nil)
+    }
+
+    func delete(_ id: SessionID, owner: UserID) async throws {
+        if let failure { throw failure }
+    }
+
     func metrics() async -> [MetricFamily] {
         [MetricFamily("swiftlet_vms", .gauge, "VMs.", [.init(["state": "a\"b\\c\nd"], 2)])]
     }
@@ -65,7 +90,7 @@ private struct FakeSessions: SessionAPI {
 }
 
 @Suite struct RouteTests {
-    private func withServer(
+    func withServer(
         _ sessions: FakeSessions = FakeSessions(),
         _ body: @escaping @Sendable (any TestClientProtocol, String) async throws -> Void
     ) async throws {
@@ -74,7 +99,7 @@ private struct FakeSessions: SessionAPI {
         let keys = KeyStore(database)
         let key = try await keys.create(for: user.id, label: "").text
         let server = SwiftletApplication(
-            services: ServerServices(sessions: sessions, keys: keys),
+            services: ServerServices(sessions: sessions, keys: keys, usage: UsageStore(database)),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )
         var logger = Logger(label: "test")
@@ -95,7 +120,7 @@ private struct FakeSessions: SessionAPI {
         return try await client.execute(uri: path, method: .post, headers: headers, body: ByteBuffer(string: body))
     }
 
-    private func object(_ response: TestResponse) throws -> [String: Any] {
+    func object(_ response: TestResponse) throws -> [String: Any] {
         let data = Data(response.body.readableBytesView)
         return try #require(JSONSerialization.jsonObject(with: data) as? [String: Any])
     }

@@ -31,6 +31,7 @@ enum Setting: String, CaseIterable {
     case outputLimitBytes
     case bodyLimitBytes
     case shutdownSeconds
+    case retentionDays
 
     /// The environment's name for it.
     var environmentName: String { "SWIFTLET_" + words("_").uppercased() }

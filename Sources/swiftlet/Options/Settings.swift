@@ -40,6 +40,8 @@ struct Settings: Sendable {
     var outputLimitBytes: Int
     var bodyLimitBytes: Int
     var shutdownSeconds: Int
+    /// Days for which ended VMs and unused sessions are remembered.
+    var retentionDays: Int
 
     /// Reads flags, then the environment, then the file; what none of them has gets its default.
     ///
@@ -93,6 +95,7 @@ struct Settings: Sendable {
         outputLimitBytes = try reader.integer(.outputLimitBytes, in: 1_024...(16 << 30)) ?? 256 << 20
         bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? 32 << 20
         shutdownSeconds = try reader.integer(.shutdownSeconds, in: 0...600) ?? 30
+        retentionDays = try reader.integer(.retentionDays, in: 1...36_500) ?? 90
     }
 
     private enum YesOrNo: String, CaseIterable {

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import Hummingbird
+
+/// Reads the parameters of a request's query, and collects what is wrong with them, as ``BodyReader`` does it for bodies.
+struct QueryReader {
+    private let values: [String: String]
+    private var problems: [ValidationFailure.Problem] = []
+
+    init(_ request: Request) {
+        var values: [String: String] = [:]
+        for pair in (request.uri.query ?? "").split(separator: "&") {
+            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            // The last of a name counts.
+            if let name = Self.decoded(parts[0]) { values[name] = parts.count > 1 ? Self.decoded(parts[1]) : "" }
+        }
+        self.values = values
+    }
+
+    /// Ends the reading.
+    ///
+    /// - Throws: `ValidationFailure` with all problems, if there were any.
+    func finish() throws {
+        if !problems.isEmpty { throw ValidationFailure(problems: problems) }
+    }
+
+    mutating func report(_ name: String, _ type: String, _ message: String) {
+        problems.append(
+            .init(type: type, location: ["query", .string(name)], message: message, input: .init(values[name]))
+        )
+    }
+
+    func string(_ name: String) -> String? {
+        values[name]
+    }
+
+    mutating func integer(_ name: String, in range: ClosedRange<Int>) -> Int? {
+        guard let text = values[name] else { return nil }
+        guard let number = Int(text.trimmingCharacters(in: .whitespaces)) else {
+            report(
+                name,
+                "int_parsing",
+                "Input should be a valid integer, unable to parse string as an integer"
+            )
+            return nil
+        }
+        if number < range.lowerBound {
+            report(name, "greater_than_equal", "Input should be greater than or equal to \(range.lowerBound)")
+        } else if number > range.upperBound {
+            report(name, "less_than_equal", "Input should be less than or equal to \(range.upperBound)")
+        } else {
+            return number
+        }
+        return nil
+    }
+
+    /// Text of a query, in which a space is a plus sign; nil when it is no UTF-8.
+    private static func decoded(_ text: Substring) -> String? {
+        text.replacingOccurrences(of: "+", with: " ").removingPercentEncoding
+    }
+}
