@@ -62,6 +62,8 @@ extension RouteTests {
     @Test(arguments: [
         ("/v1/sessions/sandboxes?limit=0", "query.limit"), ("/v1/sessions/sandboxes?limit=1001", "query.limit"),
         ("/v1/sessions/sandboxes?limit=", "query.limit"), ("/v1/sessions/sandboxes?limit=1e2", "query.limit"),
+        ("/v1/sessions/sandboxes?limit=%ff", "query.limit"),
+        ("/v1/sessions/sandboxes?metadata=%ff%", "query.metadata"),
         ("/v1/sessions/sandboxes?metadata=x", "query.metadata"),
         ("/v1/sessions/sandboxes?metadata=[1]", "query.metadata"),
         ("/v1/users/me/usage-breakdown?days=0", "query.days"), ("/v1/users/me/usage-breakdown?days=366", "query.days"),

@@ -13,7 +13,7 @@ struct QueryReader {
         for pair in (request.uri.query ?? "").split(separator: "&") {
             let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             // The last of a name counts.
-            if let name = Self.decoded(parts[0]) { values[name] = parts.count > 1 ? Self.decoded(parts[1]) : "" }
+            values[Self.decoded(parts[0])] = parts.count > 1 ? Self.decoded(parts[1]) : ""
         }
         self.values = values
     }
@@ -55,8 +55,9 @@ struct QueryReader {
         return nil
     }
 
-    /// Text of a query, in which a space is a plus sign; nil when it is no UTF-8.
-    private static func decoded(_ text: Substring) -> String? {
-        text.replacingOccurrences(of: "+", with: " ").removingPercentEncoding
+    /// Text of a query, in which a space is a plus sign; as it stands when it cannot be decoded.
+    private static func decoded(_ text: Substring) -> String {
+        let text = text.replacingOccurrences(of: "+", with: " ")
+        return text.removingPercentEncoding ?? text
     }
 }

@@ -68,6 +68,9 @@ class Results:
         """
         parts = []
         for mime, value in data.items():
+            if isinstance(value, (str, bytes, bytearray)) and len(value) > MAXIMUM_BUNDLE:
+                self.interrupts.hold(self.drop)
+                return
             try:
                 parts.append("%s:%s" % (quoted(printable(str(mime))), content(mime, value)))
             except Exception:
