@@ -124,7 +124,7 @@ let package = Package(
         .testTarget(
             name: "SwiftletSessionsTests",
             dependencies: [
-                "SwiftletSessions", "SwiftletStore", "SwiftletVM",
+                "AgentProtocol", "SwiftletSessions", "SwiftletStore", "SwiftletVM",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],

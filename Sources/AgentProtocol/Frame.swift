@@ -3,7 +3,7 @@
 /// The limits and constants that both ends of the control port agree on.
 package enum ProtocolLimits {
     /// The version that `Hello` carries; the host refuses an agent that speaks another.
-    package static let version: UInt16 = 2
+    package static let version: UInt16 = 3
 
     /// The largest payload of one frame, in bytes.
     package static let maximumPayload = 64 * 1024
@@ -16,6 +16,15 @@ package enum ProtocolLimits {
 
     /// The largest string field of a message, in bytes.
     package static let maximumString = 32 * 1024
+
+    /// The largest JSON text of one rich result, in bytes.
+    package static let maximumResult = 4 * 1024 * 1024
+
+    /// Bytes of JSON that the results of one execution may have together.
+    package static let maximumResultBytes = 16 * 1024 * 1024
+
+    /// Results that one execution may have.
+    package static let maximumResults = 256
 }
 
 /// What a frame means. Frames on stream 0 concern the connection, all others one execution.
@@ -57,6 +66,8 @@ package enum Channel: UInt8, Sendable, CaseIterable {
     case source = 0
     case stdout = 1
     case stderr = 2
+    /// Agent to host: rich results, each a `UInt32` length, little-endian, and so many bytes of JSON.
+    case results = 3
 }
 
 /// Why the host ends an execution.

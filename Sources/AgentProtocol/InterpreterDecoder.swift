@@ -6,6 +6,8 @@ package struct InterpreterMessage: Equatable, Sendable {
         case ready = 1
         case prepared = 2
         case done = 3
+        /// A rich result of the running call; there may be many before `done`.
+        case result = 4
     }
 
     package var kind: Kind
@@ -13,9 +15,12 @@ package struct InterpreterMessage: Equatable, Sendable {
     package var exitCode: Int32
     /// Nanoseconds.
     package var processorTime: UInt64
+    /// A result's JSON text, if it is one.
+    package var payload: [UInt8]
 
-    package init(kind: Kind, exitCode: Int32 = 0, processorTime: UInt64 = 0) {
+    package init(kind: Kind, exitCode: Int32 = 0, processorTime: UInt64 = 0, payload: [UInt8] = []) {
         self.kind = kind
+        self.payload = payload
         self.exitCode = exitCode
         self.processorTime = processorTime
     }
@@ -40,9 +45,7 @@ package struct InterpreterDecoder: Sendable {
     package mutating func next() -> InterpreterMessage? {
         guard !isBroken, buffer.count >= 5 else { return nil }
         let length = buffer.littleEndian(UInt32.self, at: 0)
-        guard let kind = InterpreterMessage.Kind(rawValue: buffer[4]),
-            length == (kind == .done ? Self.doneLength : 1)
-        else {
+        guard let kind = InterpreterMessage.Kind(rawValue: buffer[4]), Self.lengths(of: kind).contains(length) else {
             isBroken = true
             return nil
         }
@@ -52,7 +55,17 @@ package struct InterpreterDecoder: Sendable {
             message.exitCode = buffer.littleEndian(Int32.self, at: 6) & 0xff
             message.processorTime = buffer.littleEndian(UInt64.self, at: 10)
         }
+        if kind == .result { message.payload = Array(buffer[5..<(4 + Int(length))]) }
         buffer.removeFirst(4 + Int(length))
         return message
+    }
+
+    /// What the length field of a message may say: the kind's byte and its fields.
+    private static func lengths(of kind: InterpreterMessage.Kind) -> ClosedRange<UInt32> {
+        switch kind {
+        case .ready, .prepared: 1...1
+        case .done: doneLength...doneLength
+        case .result: 2...UInt32(ProtocolLimits.maximumResult + 1)
+        }
     }
 }

@@ -5,6 +5,7 @@ package import Hummingbird
 package import Logging
 import NIOCore
 package import SwiftletSessions
+package import SwiftletStore
 
 /// How the HTTP server listens.
 package struct ServerConfiguration: Sendable {
@@ -28,11 +29,18 @@ package struct ServerServices: Sendable {
     package var sessions: any SessionAPI
     package var executions: any ExecutionAPI
     package var accounts: AccountServices
+    package var usage: UsageStore
 
-    package init(sessions: any SessionAPI, executions: any ExecutionAPI, accounts: AccountServices) {
+    package init(
+        sessions: any SessionAPI,
+        executions: any ExecutionAPI,
+        accounts: AccountServices,
+        usage: UsageStore
+    ) {
         self.sessions = sessions
         self.executions = executions
         self.accounts = accounts
+        self.usage = usage
     }
 }
 
@@ -72,6 +80,8 @@ package struct SwiftletApplication: Sendable {
             ExecuteRoutes(executions: executions, authenticator: authenticator, maximumBody: limit).routes,
             ExecutionRoutes(executions: executions, authenticator: authenticator).routes,
             SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
+            SessionChangeRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
+            UsageRoutes(sessions: sessions, usage: services.usage, authenticator: authenticator).routes,
             MetricsRoute(sessions: sessions, executions: executions, http: metrics).routes,
             TokenRoute(accounts: services.accounts).routes,
             CommandLineLogin(accounts: services.accounts).routes,

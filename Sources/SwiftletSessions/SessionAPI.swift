@@ -15,6 +15,17 @@ package protocol SessionAPI: Sendable {
     /// - Throws: `SessionError.notFound`, `SessionError.noVM`.
     func kill(_ id: SessionID, owner: UserID) async throws -> String
 
+    /// The owner's sessions whose VM lives, the youngest VM first.
+    func sandboxes(owner: UserID) async throws -> [Sandbox]
+
+    /// Changes a session; a longer lifetime counts for its living VM too.
+    /// - Throws: `SessionError.notFound`, `SessionError.lifetime` for one that is shorter than before, or too long.
+    func update(_ id: SessionID, owner: UserID, _ change: SessionChange) async throws -> SessionStatus
+
+    /// Kills the session's VM, if it has one, and forgets the session. Returns when nothing of both is left.
+    /// - Throws: `SessionError.notFound`.
+    func delete(_ id: SessionID, owner: UserID) async throws
+
     /// Numbers for a monitoring system.
     func metrics() async -> [MetricFamily]
 }

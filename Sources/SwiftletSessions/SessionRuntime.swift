@@ -3,10 +3,12 @@
 import Foundation
 import SwiftletStore
 import SwiftletVM
+import Synchronization
 
 /// A session that has, had or is about to get a VM on this node.
 actor SessionRuntime {
-    let record: SessionRecord
+    /// The session as it was read or changed last.
+    nonisolated var record: SessionRecord { latest.withLock { $0 } }
     /// Calls that share an interpreter run one after another.
     let pythonTurns = TurnQueue(limit: 64)
     let javascriptTurns = TurnQueue(limit: 64)
@@ -19,6 +21,8 @@ actor SessionRuntime {
     private var reservation: VMReservation?
     private var isReserving = false
     private var waitingForReservation: [CheckedContinuation<Void, Never>] = []
+    private var isDeleted = false
+    private let latest: Mutex<SessionRecord>
 
     enum Entry {
         /// The caller takes part, until it calls `leave()`.
@@ -27,10 +31,12 @@ actor SessionRuntime {
         case full
         /// The runtime was given up meanwhile; the session needs a new one.
         case retired
+        /// The session was deleted.
+        case deleted
     }
 
     init(record: SessionRecord, engine: MicroVMEngine) {
-        self.record = record
+        latest = Mutex(record)
         self.engine = engine
     }
 
@@ -39,6 +45,7 @@ actor SessionRuntime {
 
     /// Takes part in the session, within a limit.
     func enter(limit: Int) -> Entry {
+        guard !isDeleted else { return .deleted }
         guard !isRetired else { return .retired }
         guard users < limit else { return .full }
         users += 1
@@ -47,6 +54,19 @@ actor SessionRuntime {
 
     func leave() {
         users -= 1
+    }
+
+    /// Takes over what can be changed of a session. Its lifetime only grows, in whatever order changes come here.
+    nonisolated func adopt(_ changed: SessionRecord) {
+        latest.withLock {
+            $0.vmLifetimeSeconds = max($0.vmLifetimeSeconds, changed.vmLifetimeSeconds)
+            $0.metadataJSON = changed.metadataJSON
+        }
+    }
+
+    /// The session is deleted: from now on nobody enters, and it gets no VM.
+    func delete() {
+        isDeleted = true
     }
 
     /// Gives the runtime up if nobody takes part and nothing is left of a VM.
@@ -106,8 +126,11 @@ actor SessionRuntime {
             memoryMB: record.memoryMB,
             vcpuCount: record.vcpuCount
         )
+        guard !isDeleted else { throw SessionError.notFound(record.id) }
         let place = try await admission.reserve(for: record.owner, options: wish)
         do {
+            // It may have been deleted meanwhile.
+            guard !isDeleted else { throw SessionError.notFound(record.id) }
             let fresh = try engine.spawn(
                 VMShape(memoryMB: record.memoryMB, vcpuCount: record.vcpuCount),
                 environment: record.environment,

@@ -15,6 +15,8 @@ package actor SessionService: SessionAPI, Service {
         package var defaultLifetimeSeconds = 300
         package var defaultMemoryMB = 512
         package var defaultVCPUCount = 2
+        /// Days for which ended VMs and unused sessions are remembered.
+        package var retentionDays = 90
         /// Calls of one session that may run or wait at once.
         package var maximumCallsPerSession = 128
 
@@ -29,7 +31,7 @@ package actor SessionService: SessionAPI, Service {
     /// Holds users to their plans.
     nonisolated let admission: SessionAdmission
     private let engine: MicroVMEngine
-    private var runtimes: [SessionID: SessionRuntime] = [:]
+    var runtimes: [SessionID: SessionRuntime] = [:]
     private let jobs: AsyncStream<Job>
     private let submitted: AsyncStream<Job>.Continuation
     private var accepting = true
@@ -56,6 +58,7 @@ package actor SessionService: SessionAPI, Service {
             group.addTask { [engine] in
                 await cancelWhenGracefulShutdown { await engine.run() }
             }
+            group.addTask { [self] in await cancelWhenGracefulShutdown { await self.purgeRegularly() } }
             group.addTask { [self] in
                 // Jobs end by themselves when their VMs are gone; the stream ends when no more may come.
                 await withDiscardingTaskGroup { children in
@@ -126,7 +129,8 @@ package actor SessionService: SessionAPI, Service {
         vm.kill(reason: "It was killed by request")
         let end = try await vm.waitForEnd()
         await runtime.releaseEnded(vm)
-        try await store.endVM(session: id, vmID: vm.id, at: Date(), reason: end.description)
+        let origin = vm.restore?.origin
+        try await store.endVM(session: id, vmID: vm.id, at: Date(), reason: end.description, origin: origin)
         return vm.id
     }
 
@@ -177,14 +181,19 @@ package actor SessionService: SessionAPI, Service {
 
     /// Kills the VM at the end of its lifetime, and writes down its beginning and its end.
     private func watch(_ vm: MicroVM, of runtime: SessionRuntime, place: VMReservation) async {
-        let record = runtime.record
-        let assigned = sessionVM(of: vm, record: record)
-        let left = TimeAmount.nanoseconds(Int64(max(0, assigned.expiresAt.timeIntervalSinceNow) * 1e9))
-        let timer = MultiThreadedEventLoopGroup.singleton.next().scheduleTask(in: left) {
-            vm.kill(reason: "Its lifetime of \(record.vmLifetimeSeconds) s ended")
+        let session = runtime.record.id
+        let timer = LifetimeTimer {
+            vm.startedAt.addingTimeInterval(Double(runtime.record.vmLifetimeSeconds))
+        } onDue: {
+            vm.kill(reason: "Its lifetime of \(runtime.record.vmLifetimeSeconds) s ended")
         }
         do {
-            try await store.assign(vm: assigned, to: record.id)
+            // The record may have been changed since it was read.
+            if let record = try await store.assign(vm: sessionVM(of: vm, record: runtime.record), to: session) {
+                runtime.adopt(record)
+            } else {
+                vm.kill(reason: "Its session was deleted")
+            }
         } catch {
             logger.error("A VM could not be written down", metadata: ["vm.id": "\(vm.id)", "error": "\(error)"])
             vm.kill(reason: "The server could not write it down")
@@ -193,7 +202,8 @@ package actor SessionService: SessionAPI, Service {
             let end = try await vm.waitForEnd()
             timer.cancel()
             place.release()
-            try await store.endVM(session: record.id, vmID: vm.id, at: Date(), reason: end.description)
+            let origin = vm.restore?.origin
+            try await store.endVM(session: session, vmID: vm.id, at: Date(), reason: end.description, origin: origin)
         } catch {
             logger.error("A VM's end could not be written down", metadata: ["vm.id": "\(vm.id)", "error": "\(error)"])
         }
@@ -207,7 +217,7 @@ package actor SessionService: SessionAPI, Service {
         if case .enqueued = submitted.yield(job) { true } else { false }
     }
 
-    private func sessionVM(of vm: MicroVM, record: SessionRecord) -> SessionVM {
+    func sessionVM(of vm: MicroVM, record: SessionRecord) -> SessionVM {
         SessionVM(
             id: vm.id,
             startedAt: vm.startedAt,
@@ -215,8 +225,8 @@ package actor SessionService: SessionAPI, Service {
         )
     }
 
-    private func record(_ id: SessionID, owner: UserID) async throws -> SessionRecord {
-        // A session's owner and shape never change, so that a warm call needs no database.
+    func record(_ id: SessionID, owner: UserID) async throws -> SessionRecord {
+        // A session's owner and shape never change, and what does is written here too: a warm call needs no database.
         let cached = runtimes[id]?.record
         guard let record = if let cached { cached } else { try await store.session(id) }, record.owner == owner else {
             throw SessionError.notFound(id)
@@ -236,6 +246,8 @@ package actor SessionService: SessionAPI, Service {
             case .full:
                 let reason = "Session \(record.id) has \(limit) calls already; wait for some to end"
                 throw SessionError.overloaded(reason: reason, retryAfter: 1)
+            case .deleted:
+                throw SessionError.notFound(record.id)
             case .retired:
                 if runtimes[record.id] === runtime { runtimes[record.id] = nil }
             }

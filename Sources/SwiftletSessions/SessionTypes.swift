@@ -59,6 +59,8 @@ package enum SessionError: Error, Sendable, CustomStringConvertible {
     case notFound(SessionID)
     /// The session has no living VM.
     case noVM(SessionID)
+    /// A session's lifetime cannot be what was asked for; the reason is for the caller.
+    case lifetime(String)
     /// Too much waits or runs; `retryAfter` is in seconds.
     case overloaded(reason: String, retryAfter: Int)
     /// The caller's plan does not have so many; `retryAfter` is in seconds.
@@ -83,7 +85,8 @@ package enum SessionError: Error, Sendable, CustomStringConvertible {
         switch self {
         case .notFound(let id): "Session \(id) not found"
         case .noVM(let id): "Session \(id) has no running VM"
-        case .overloaded(let reason, _), .quotaExceeded(let reason, _), .forbidden(let reason): reason
+        case .lifetime(let reason), .overloaded(let reason, _), .quotaExceeded(let reason, _), .forbidden(let reason):
+            reason
         case .limitsUnavailable: "The server cannot check plans and limits at the moment; try again soon"
         case .vmUnavailable(let reason): "The microVM could not be started: \(reason)"
         case .noInterpreter(let language): "This server's image has no \(language.rawValue); the standard image does"

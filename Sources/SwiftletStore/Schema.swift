@@ -45,6 +45,7 @@ enum Schema {
         ],
         accounts,
         executions,
+        vms,
     ]
 
     /// Applies the steps that a database lacks, all or none.

@@ -5,7 +5,7 @@ import GRDB
 
 /// The sessions and the VM that each was last given.
 package struct SessionStore: Sendable {
-    private let database: Database
+    let database: Database
 
     package init(_ database: Database) {
         self.database = database
@@ -34,21 +34,46 @@ package struct SessionStore: Sendable {
         }
     }
 
-    /// Writes down the VM that a session was given.
-    package func assign(vm: SessionVM, to session: SessionID) async throws {
+    /// Writes down the VM that a session was given, to end when the session says.
+    ///
+    /// - Returns: the session as it is now; nil when there is none any more, and then no VM of it may live.
+    package func assign(vm: SessionVM, to session: SessionID) async throws -> SessionRecord? {
         try await database.writer.write { database in
+            let started = vm.startedAt.microseconds
+            let row = try Row.fetchOne(
+                database,
+                sql: """
+                    UPDATE sessions SET vm_id = $1, vm_started_at = $2,
+                        vm_expires_at = $3 + vm_lifetime_seconds * 1000000, vm_ended_at = NULL, vm_end_reason = NULL
+                    WHERE id = $4 RETURNING *
+                    """,
+                arguments: [vm.id, started, started, session.rawValue]
+            )
+            guard let record = try row.map(Self.record), let assigned = record.vm else { return nil }
             try database.execute(
                 sql: """
-                    UPDATE sessions SET vm_id = $1, vm_started_at = $2, vm_expires_at = $3, vm_ended_at = NULL,
-                        vm_end_reason = NULL WHERE id = $4
+                    INSERT INTO vms (id, session_id, owner_id, started_at, expires_at, vcpu_count, memory_mb)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7)
                     """,
-                arguments: [vm.id, vm.startedAt.microseconds, vm.expiresAt.microseconds, session.rawValue]
+                arguments: [
+                    vm.id, session.rawValue, record.owner.rawValue, started, assigned.expiresAt.microseconds,
+                    record.vcpuCount, record.memoryMB,
+                ]
             )
+            return record
         }
     }
 
-    /// Writes down a VM's end, once; a VM that the session no longer has changes nothing.
-    package func endVM(session: SessionID, vmID: String, at moment: Date, reason: String) async throws {
+    /// Writes down a VM's end, once; a VM that its session no longer has changes nothing in that.
+    ///
+    /// - Parameter origin: where its machine came from, if it got one.
+    package func endVM(
+        session: SessionID,
+        vmID: String,
+        at moment: Date,
+        reason: String,
+        origin: String? = nil
+    ) async throws {
         try await database.writer.write { database in
             try database.execute(
                 sql: """
@@ -56,6 +81,10 @@ package struct SessionStore: Sendable {
                     WHERE id = $3 AND vm_id = $4 AND vm_ended_at IS NULL
                     """,
                 arguments: [moment.microseconds, reason, session.rawValue, vmID]
+            )
+            try database.execute(
+                sql: "UPDATE vms SET ended_at = $1, end_reason = $2, origin = $3 WHERE id = $4 AND ended_at IS NULL",
+                arguments: [moment.microseconds, reason, origin, vmID]
             )
         }
     }
@@ -68,10 +97,18 @@ package struct SessionStore: Sendable {
                     "UPDATE sessions SET vm_ended_at = $1, vm_end_reason = $2 WHERE vm_id IS NOT NULL AND vm_ended_at IS NULL",
                 arguments: [moment.microseconds, reason]
             )
+            // When it died is not known; that it lived no longer than it might is.
+            try database.execute(
+                sql: """
+                    UPDATE vms SET ended_at = CASE WHEN expires_at < $1 THEN expires_at ELSE $2 END, end_reason = $3
+                    WHERE ended_at IS NULL
+                    """,
+                arguments: [moment.microseconds, moment.microseconds, reason]
+            )
         }
     }
 
-    private static func record(_ row: Row) throws -> SessionRecord {
+    static func record(_ row: Row) throws -> SessionRecord {
         let id: String = row["id"]
         guard let session = SessionID(rawValue: id) else {
             throw StoreError("The database has a session named '\(id)'")

@@ -36,7 +36,7 @@ final class Agent {
             }
         }
         port.onRoom = { [unowned self] in
-            executions.values.forEach { execution in execution.stream.pumps.forEach { $0.resume() } }
+            executions.values.forEach { $0.stream.resume() }
         }
         port.start()
         var system = utsname()
@@ -281,19 +281,20 @@ final class Agent {
             if events.outOfMemoryKills > execution.eventsBefore.outOfMemoryKills { report.flags.insert(.outOfMemory) }
             if events.refusedForks > execution.eventsBefore.refusedForks { report.flags.insert(.processLimit) }
         }
-        var left = pumps.count
+        var left = pumps.count + (execution.stream.results == nil ? 0 : 1)
         let complete = { [unowned self] in
             execution.stream.send(.exit, report.payload)
             execution.stream.pumps = []
+            execution.stream.results = nil
             executions[execution.stream.number] = nil
             finished()
         }
         guard left > 0 else { return complete() }
-        for pump in pumps {
-            pump.drain {
-                left -= 1
-                if left == 0 { complete() }
-            }
+        let drained = {
+            left -= 1
+            if left == 0 { complete() }
         }
+        execution.stream.results?.drain(drained)
+        for pump in pumps { pump.drain(drained) }
     }
 }

@@ -44,15 +44,21 @@ final class ControlPort {
 
     /// Sends program output without building a frame first.
     func send(output bytes: UnsafeRawBufferPointer, channel: Channel, stream: UInt32) {
+        queue(output: bytes, channel: channel, stream: stream)
+        flush()
+    }
+
+    /// Program output that leaves with whatever is sent next, or with ``flush()``.
+    func queue(output bytes: UnsafeRawBufferPointer, channel: Channel, stream: UInt32) {
         let length = UInt32(bytes.count + 1)
         withUnsafeBytes(of: length.littleEndian) { queue.append(contentsOf: $0) }
         withUnsafeBytes(of: stream.littleEndian) { queue.append(contentsOf: $0) }
         queue.append(contentsOf: [FrameType.data.rawValue, 0, 0, 0, channel.rawValue])
         queue.append(contentsOf: bytes)
-        flush()
     }
 
-    private func flush() {
+    /// Sends as much of what is queued as the port takes.
+    func flush() {
         let wasCrowded = isCrowded
         while sent < queue.count {
             let count = queue.withUnsafeBytes {

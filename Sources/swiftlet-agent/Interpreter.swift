@@ -31,6 +31,7 @@ final class Interpreter {
     private var pid: pid_t = 0
     private var control: Int32 = -1
     private var input = InterpreterDecoder()
+    private var chunk = [UInt8](repeating: 0, count: 64 * 1024)
     private var pumps: [OutputPump] = []
     /// What the process is told before it runs any code: randomness and variables of this VM's own.
     private var identity: [UInt8]?
@@ -149,6 +150,7 @@ final class Interpreter {
     }
 
     private func ended(_ end: ProgramEnd, control: Int32) {
+        if case .running(let execution, _) = state { takeLastResults(of: execution) }
         loop.unwatch(control)
         close(control)
         self.control = -1
@@ -199,6 +201,7 @@ final class Interpreter {
         execution.state = .running
         execution.eventsBefore = agent.cgroups.events()
         execution.stream.pumps = pumps
+        execution.stream.results = ResultQueue(stream: execution.stream) { [unowned self] in resumeReceiving() }
         execution.dropped.stdout = pumps[0].send(to: execution.stream) + carriedLoss.stdout
         execution.dropped.stderr = pumps[1].send(to: execution.stream) + carriedLoss.stderr
         carriedLoss = (0, 0)
@@ -281,17 +284,47 @@ final class Interpreter {
     }
 
     private func receive() {
-        var bytes = [UInt8](repeating: 0, count: 4096)
-        let count = read(control, &bytes, bytes.count)
+        let count = read(control, &chunk, chunk.count)
         // Its end is reported by wait.
         guard count > 0 else {
             if count == 0 { loop.unwatch(control) }
             if count == 0 { kill(pid, SIGKILL) }
             return
         }
-        input.append(bytes[..<count])
-        while let message = input.next() { handle(message) }
+        input.append(chunk[..<count])
+        takeMessages()
+    }
+
+    /// Takes what has arrived, up to a result that the host has no room for: then nothing more is read until it has.
+    private func takeMessages() {
+        var stream: HostStream?
+        if case .running(let execution, _) = state { stream = execution.stream }
+        while !isBlocked, let message = input.next() { handle(message) }
         if input.isBroken { kill(pid, SIGKILL) }
+        if isBlocked { loop.unwatch(control) }
+        // Results that came with the call's end have left together with it.
+        stream?.flush()
+    }
+
+    private var isBlocked: Bool {
+        if case .running(let execution, _) = state { execution.stream.results?.isEmpty == false } else { false }
+    }
+
+    private func resumeReceiving() {
+        guard control >= 0 else { return }
+        loop.watch(control, for: EventLoop.readable) { [unowned self] _ in receive() }
+        takeMessages()
+    }
+
+    /// What a call showed before its interpreter died; the end itself is known from wait.
+    private func takeLastResults(of execution: Execution) {
+        // A child of it may hold the socket and write on.
+        var left = 1 << 20
+        while left > 0, case let count = read(control, &chunk, chunk.count), count > 0 {
+            left -= count
+            input.append(chunk[..<count])
+        }
+        while let message = input.next(), message.kind == .result { execution.stream.results?.add(message.payload) }
     }
 
     private func handle(_ message: InterpreterMessage) {
@@ -307,6 +340,10 @@ final class Interpreter {
             identity = identity.map { Interpreter.reseeded($0) }
         case (.prepared, .rehearsing), (.done, .rehearsing):
             rehearsed()
+        case (.result, .running(let execution, _)) where hasIdentity:
+            execution.stream.results?.add(message.payload)
+        case (.result, .rehearsing):
+            break
         case (.done, .running(_, let done)) where hasIdentity:
             done(message)
         default:

@@ -179,6 +179,7 @@ final class HostStream {
     private var window = SendWindow()
     /// What must be tried again when credit comes.
     var pumps: [OutputPump] = []
+    var results: ResultQueue?
 
     init(number: UInt32, port: ControlPort) {
         self.number = number
@@ -194,9 +195,24 @@ final class HostStream {
         port.send(output: bytes, channel: channel, stream: number)
     }
 
+    /// As ``send(_:channel:)``, to leave with the next ``flush()``.
+    func queue(_ bytes: UnsafeRawBufferPointer, channel: Channel) {
+        port.queue(output: bytes, channel: channel, stream: number)
+    }
+
+    func flush() {
+        port.flush()
+    }
+
     func grant(_ bytes: UInt32) {
         window.grant(bytes)
+        resume()
+    }
+
+    /// Tries again to send what waits for credit or room.
+    func resume() {
         pumps.forEach { $0.resume() }
+        results?.resume()
     }
 
     func send(_ type: FrameType, _ payload: [UInt8]) {

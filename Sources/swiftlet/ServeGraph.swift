@@ -39,6 +39,7 @@ struct ServeGraph {
         configuration.defaultLifetimeSeconds = settings.vmLifetimeSeconds
         configuration.defaultMemoryMB = settings.memoryMB
         configuration.defaultVCPUCount = settings.vcpuCount
+        configuration.retentionDays = settings.retentionDays
         let sessions = SessionService(
             configuration: configuration,
             store: SessionStore(database),
@@ -57,7 +58,12 @@ struct ServeGraph {
         )
         let key = try await firstKey(database, plan: plans.defaultPlan)
         let application = SwiftletApplication(
-            services: ServerServices(sessions: sessions, executions: executions, accounts: accounts),
+            services: ServerServices(
+                sessions: sessions,
+                executions: executions,
+                accounts: accounts,
+                usage: UsageStore(database)
+            ),
             configuration: ServerConfiguration(
                 host: settings.host,
                 port: settings.port,

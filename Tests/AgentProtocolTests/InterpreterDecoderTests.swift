@@ -18,10 +18,19 @@ import Testing
         #expect(found[1] == InterpreterMessage(kind: .done, exitCode: 3, processorTime: 5))
     }
 
+    @Test func aResultCarriesItsBytes() {
+        var decoder = InterpreterDecoder()
+        let long = [UInt8](repeating: 7, count: ProtocolLimits.maximumResult)
+        decoder.append([3, 0, 0, 0, 4, 8, 9] + [1, 0, 64, 0, 4] + long + done)
+        #expect(decoder.next() == InterpreterMessage(kind: .result, payload: [8, 9]))
+        #expect(decoder.next() == InterpreterMessage(kind: .result, payload: long))
+        #expect(decoder.next()?.kind == .done)
+    }
+
     @Test(
         arguments: [
             [0, 0, 0, 0, 1], [2, 0, 0, 0, 1], [255, 255, 255, 255, 3], [1, 0, 0, 0, 0], [1, 0, 0, 0, 4],
-            [1, 0, 0, 0, 3],
+            [1, 0, 0, 0, 3], [2, 0, 64, 0, 4], [255, 255, 255, 255, 4], [2, 0, 0, 0, 2], [1, 0, 0, 0, 5],
         ] as [[UInt8]]
     )
     func whatIsNoMessageBreaksTheDecoderForGood(bytes: [UInt8]) {

@@ -41,7 +41,12 @@ struct AccountServer: Sendable {
             logger: logger
         )
         let server = SwiftletApplication(
-            services: ServerServices(sessions: FakeSessions(), executions: FakeExecutions(), accounts: accounts),
+            services: ServerServices(
+                sessions: FakeSessions(),
+                executions: FakeExecutions(),
+                accounts: accounts,
+                usage: UsageStore(database)
+            ),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )
         return try await Application(router: server.router(), logger: logger).test(.router) { client in

@@ -26,7 +26,12 @@ import Testing
             configuration: .init(tokenSecret: AccountServer.secret),
             logger: Logger(label: "test")
         )
-        let services = ServerServices(sessions: FakeSessions(), executions: executions, accounts: accounts)
+        let services = ServerServices(
+            sessions: FakeSessions(),
+            executions: executions,
+            accounts: accounts,
+            usage: UsageStore(database)
+        )
         let server = SwiftletApplication(services: services, configuration: ServerConfiguration(version: "test"))
         var logger = Logger(label: "test")
         logger.logLevel = .critical

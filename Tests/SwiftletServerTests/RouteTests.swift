@@ -12,7 +12,7 @@ import SwiftletStore
 import Testing
 
 @Suite struct RouteTests {
-    private func withServer(
+    func withServer(
         _ executions: FakeExecutions = FakeExecutions(),
         sessions: FakeSessions = FakeSessions(),
         _ body: @escaping @Sendable (any TestClientProtocol, String) async throws -> Void
@@ -26,7 +26,12 @@ import Testing
             logger: Logger(label: "test")
         )
         let server = SwiftletApplication(
-            services: ServerServices(sessions: sessions, executions: executions, accounts: accounts),
+            services: ServerServices(
+                sessions: sessions,
+                executions: executions,
+                accounts: accounts,
+                usage: UsageStore(database)
+            ),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )
         var logger = Logger(label: "test")
@@ -47,7 +52,7 @@ import Testing
         return try await client.execute(uri: path, method: .post, headers: headers, body: ByteBuffer(string: body))
     }
 
-    private func object(_ response: TestResponse) throws -> [String: Any] {
+    func object(_ response: TestResponse) throws -> [String: Any] {
         let data = Data(response.body.readableBytesView)
         return try #require(JSONSerialization.jsonObject(with: data) as? [String: Any])
     }

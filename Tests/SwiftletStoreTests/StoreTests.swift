@@ -125,7 +125,7 @@ import Testing
     @Test func aVMsEndIsWrittenOnceAndOnlyForTheVMThatTheSessionHas() async throws {
         let record = record()
         try await sessions.insert(record)
-        try await sessions.assign(vm: vm("vm-1"), to: record.id)
+        _ = try await sessions.assign(vm: vm("vm-1"), to: record.id)
         let moment = Date(timeIntervalSince1970: 1_700_000_030)
         try await sessions.endVM(session: record.id, vmID: "vm-0", at: moment, reason: "another's")
         #expect(try await sessions.session(record.id)?.vm == vm("vm-1"))
@@ -134,15 +134,15 @@ import Testing
         let ended = try #require(try await sessions.session(record.id)?.vm)
         #expect(ended.endedAt == moment)
         #expect(ended.endReason == "first")
-        try await sessions.assign(vm: vm("vm-2"), to: record.id)
+        _ = try await sessions.assign(vm: vm("vm-2"), to: record.id)
         #expect(try await sessions.session(record.id)?.vm == vm("vm-2"))
     }
 
     @Test func aServerThatStartsHasNoVMs() async throws {
         let records = [record(), record(), record()]
         for record in records { try await sessions.insert(record) }
-        try await sessions.assign(vm: vm("vm-1"), to: records[0].id)
-        try await sessions.assign(vm: vm("vm-2"), to: records[1].id)
+        _ = try await sessions.assign(vm: vm("vm-1"), to: records[0].id)
+        _ = try await sessions.assign(vm: vm("vm-2"), to: records[1].id)
         try await sessions.endVM(session: records[1].id, vmID: "vm-2", at: Date(), reason: "before")
         try await sessions.endAllVMs(at: Date(), reason: "restart")
         #expect(try await sessions.session(records[0].id)?.vm?.endReason == "restart")
@@ -156,7 +156,7 @@ import Testing
         try await withThrowingTaskGroup(of: Void.self) { group in
             for number in 0..<50 {
                 group.addTask { [sessions] in
-                    try await sessions.assign(vm: vm("vm-\(number)"), to: record.id)
+                    _ = try await sessions.assign(vm: vm("vm-\(number)"), to: record.id)
                     _ = try await sessions.session(record.id)
                 }
             }

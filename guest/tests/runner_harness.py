@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of the interpreters share: a program driven over its socket as the agent does it."""
 
+import json
 import os
+import select
 import signal
 import socket
 import struct
 import subprocess
 import threading
+
+
+def refuse(word):
+    raise AssertionError("%s is no JSON" % word)
 
 
 class Runner:
@@ -42,12 +48,12 @@ class Runner:
         return message[0], message[1:]
 
     def exactly(self, count):
-        data = b""
+        data = bytearray()
         while len(data) < count:
             piece = self.socket.recv(count - len(data))
             assert piece, "The interpreter ended"
             data += piece
-        return data
+        return bytes(data)
 
     def send(self, kind, payload):
         self.socket.sendall(struct.pack("<IB", len(payload) + 1, kind) + payload)
@@ -65,7 +71,18 @@ class Runner:
         self.send(2, struct.pack("<I", len(data)) + data)
 
     def finish(self):
-        kind, payload = self.receive()
+        """Waits for a call's end; `results` and `dropped` then have what it has shown."""
+        self.results, self.dropped = [], 0
+        while True:
+            kind, payload = self.receive()
+            if kind != 4:
+                break
+            result = json.loads(payload, parse_constant=refuse)
+            if "dropped" in result:
+                self.dropped += result["dropped"]
+            else:
+                assert list(result) == ["type", "data", "metadata"]
+                self.results.append(result)
         assert kind == 3
         status, code, spent = struct.unpack("<BiQ", payload)
         return status, code, self.output(0), self.output(1), spent
@@ -80,6 +97,14 @@ class Runner:
             if not piece:
                 return data.decode("utf-8", "replace")
             data += piece
+
+    def output_until(self, index, end):
+        """Waits for output that comes between two calls."""
+        data = ""
+        while not data.endswith(end):
+            assert select.select([self.pipes[index]], [], [], 60)[0], "No more came than %r" % data
+            data += self.output(index)
+        return data
 
     def run(self, source):
         self.start(source)

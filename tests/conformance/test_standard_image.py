@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the standard image promises."""
 
+import base64
+import struct
+
 import pytest
 
 from server import Server
@@ -23,7 +26,46 @@ def test_scientific_python_is_there(session):
         timeout=300,
     )
     assert result["stdout"] == "3\n", result["stderr"]
+    assert result["results"][0]["data"]["text/plain"] == "<Figure size 640x480 with 1 Axes>"
     assert session.bash("file /app/plot.png")["stdout"].startswith("/app/plot.png: PNG image data")
+
+
+def pngs(result):
+    """Width and height of each picture among the results."""
+    found = []
+    for bundle in result["results"]:
+        if "image/png" in bundle["data"]:
+            picture = base64.b64decode(bundle["data"]["image/png"], validate=True)
+            assert picture.startswith(b"\x89PNG\r\n\x1a\n") and picture.endswith(b"IEND\xaeB`\x82")
+            found.append(struct.unpack(">II", picture[16:24]))
+    return found
+
+
+def test_figures_are_pictures_as_in_a_notebook(session):
+    result = session.run(
+        "import matplotlib.pyplot as plt\n"
+        "plt.plot([1, 2]); plt.show()\n"
+        "plt.figure(figsize=(2, 2)); plt.plot([3, 1])\n"
+        "print('out')",
+        timeout=300,
+    )
+    assert (result["stdout"], result["stderr"]) == ("out\n", "")
+    assert [r["type"] for r in result["results"]] == ["display_data"] * 2
+    (width, height), (small, _) = pngs(result)
+    assert 300 < width < 900 and 200 < height < 700 and 100 < small < 250
+    # They were closed, and none is shown twice.
+    assert session.run("plt.get_fignums()")["stdout"] == "[]\n"
+    result = session.run("figure = plt.figure(); figure.gca().plot([1]); plt.close(figure); figure", timeout=60)
+    assert result["stdout"] == "<Figure size 640x480 with 1 Axes>\n"
+    assert len(pngs(result)) == 1 and result["results"][0]["type"] == "execute_result"
+    result = session.run("plt.plot([1]); 1 / 0", timeout=60)
+    assert result["exit_code"] == 1 and len(pngs(result)) == 1
+
+
+def test_a_table_is_html_too(session):
+    result = session.run("import pandas\npandas.DataFrame({'a': [1, 2]})", timeout=300)
+    data = result["results"][0]["data"]
+    assert "<table" in data["text/html"] and data["text/plain"] + "\n" == result["stdout"]
 
 
 def test_the_tools_are_there(session):

@@ -43,6 +43,7 @@ struct APIError: Error {
     init(_ error: SessionError) {
         switch error {
         case .notFound, .noVM, .executionNotFound: self.init(.notFound, error.description)
+        case .lifetime: self.init(.conflict, error.description)
         case .overloaded(_, let retryAfter):
             self.init(.serviceUnavailable, error.description, headers: [.retryAfter: String(retryAfter)])
         case .outputExpired: self.init(.gone, error.description)

@@ -34,7 +34,7 @@ struct SessionRoutes: Sendable {
             memoryMB: reader.integer("memory_mb", in: 128...8_192),
             vcpuCount: reader.integer("vcpu_count", oneOf: [1, 2, 4, 6, 8]),
             environment: environment(&reader),
-            metadataJSON: metadata(&reader)
+            metadataJSON: Self.metadata(&reader)
         )
         try reader.finish()
         let record = try await sessions.createSession(owner: user, options: options)
@@ -45,11 +45,7 @@ struct SessionRoutes: Sendable {
 
     /// `GET /v1/sessions/session/{id}`
     private func get(_ request: Request, _ context: AppContext) async throws -> Response {
-        let status = try await requestedStatus(request, context)
-        var fields = Self.fields(of: status.record)
-        fields.append(.init(name: "status", value: .string(status.vm?.rawValue ?? "active")))
-        fields.append(.init(name: "vm_end_reason", value: .init(status.record.vm?.endReason)))
-        return Response(json: .object(fields))
+        Response(json: Self.json(of: try await requestedStatus(request, context)))
     }
 
     /// `GET /v1/sessions/status/{id}`: each key is there in each of its three shapes.
@@ -87,11 +83,24 @@ struct SessionRoutes: Sendable {
 
     private func requestedStatus(_ request: Request, _ context: AppContext) async throws -> SessionStatus {
         let user = try await authenticator.user(request.headers)
+        return try await sessions.status(of: try Self.requestedID(context), owner: user)
+    }
+
+    /// The session that a path names.
+    static func requestedID(_ context: AppContext) throws -> SessionID {
         let text = try context.parameters.require("id")
         guard let id = SessionID(rawValue: text) else {
             throw APIError(.notFound, "Session \(text.prefix(64)) not found")
         }
-        return try await sessions.status(of: id, owner: user)
+        return id
+    }
+
+    /// What a session is, and how it does.
+    static func json(of status: SessionStatus) -> JSONValue {
+        var fields = fields(of: status.record)
+        fields.append(.init(name: "status", value: .string(status.vm?.rawValue ?? "active")))
+        fields.append(.init(name: "vm_end_reason", value: .init(status.record.vm?.endReason)))
+        return .object(fields)
     }
 
     private static func fields(of record: SessionRecord) -> [JSONValue.Field] {
@@ -135,11 +144,11 @@ struct SessionRoutes: Sendable {
         return variables
     }
 
-    private func metadata(_ reader: inout BodyReader) -> String? {
+    static func metadata(_ reader: inout BodyReader) -> String? {
         guard let fields = reader.object("metadata") else { return nil }
         let text = JSONValue.object(fields).text
-        guard text.utf8.count <= Self.maximumMetadata else {
-            reader.report("metadata", "too_long", "The metadata must have at most \(Self.maximumMetadata) bytes")
+        guard text.utf8.count <= maximumMetadata else {
+            reader.report("metadata", "too_long", "The metadata must have at most \(maximumMetadata) bytes")
             return nil
         }
         return text

@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import SwiftletStore
 import SwiftletVM
+import Synchronization
 
 /// One piece of code on its way through a VM, followed to its true end: then the session's next call finds the interpreter free, or
 /// gets a new VM.
@@ -146,7 +147,18 @@ struct Execution: Sendable {
     }
 
     private func keep(_ bytes: [UInt8], of channel: AgentProtocol.Channel) async throws {
-        let log = live.journal.log(of: channel == .stderr ? .stderr : .stdout)
+        switch channel {
+        case .stdout, .source: try await keep(bytes, in: .stdout)
+        case .stderr: try await keep(bytes, in: .stderr)
+        case .results:
+            let bundles = live.results.withLock { $0.append(bytes) }
+            guard !bundles.isEmpty else { return }
+            try await keep(Array((bundles.joined(separator: "\n") + "\n").utf8), in: .results)
+        }
+    }
+
+    private func keep(_ bytes: [UInt8], in stream: ExecutionStream) async throws {
+        let log = live.journal.log(of: stream)
         if log.fitsInMemory(bytes.count) {
             log.append(bytes[...])
         } else {

@@ -7,6 +7,7 @@ import NIOPosix
 import ServiceLifecycle
 package import SwiftletStore
 import SwiftletVM
+import Synchronization
 
 /// The executions of this node: those that run, and the records and outputs of those that ran.
 package actor ExecutionService: ExecutionAPI, Service {
@@ -251,6 +252,10 @@ package actor ExecutionService: ExecutionAPI, Service {
         let ending = await way.run()
         let isStored = await written
         var record = execution.journal.record
+        record.sizes[.results, default: .init()].dropped += execution.results.withLock { decoder in
+            decoder.finish()
+            return decoder.dropped
+        }
         record.endedAt = Date()
         switch ending {
         case .ended(let change):

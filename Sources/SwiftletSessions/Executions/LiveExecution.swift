@@ -23,6 +23,8 @@ final class LiveExecution: Sendable {
 
     let id: ExecutionID
     let journal: ExecutionJournal
+    /// Takes rich results out of what the guest sends.
+    let results = Mutex(ResultDecoder())
     private let state = Mutex(State())
     private let answer = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: ExecutionResult.self)
 

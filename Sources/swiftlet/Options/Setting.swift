@@ -38,6 +38,7 @@ enum Setting: String, CaseIterable {
     case defaultPlan
     case publicUrl
     case proxies
+    case retentionDays
 
     /// The environment's name for it.
     var environmentName: String { "SWIFTLET_" + words("_").uppercased() }

@@ -50,6 +50,8 @@ struct Settings: Sendable {
     var publicURL: String?
     /// Reverse proxies before the server whose `X-Forwarded-For` is believed.
     var proxies: Int
+    /// Days for which ended VMs and unused sessions are remembered.
+    var retentionDays: Int
 
     /// Reads flags, then the environment, then the file; what none of them has gets its default.
     ///
@@ -104,6 +106,7 @@ struct Settings: Sendable {
         retention = try Self.retention(reader)
         bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? 32 << 20
         shutdownSeconds = try reader.integer(.shutdownSeconds, in: 0...600) ?? 30
+        retentionDays = try reader.integer(.retentionDays, in: 1...36_500) ?? 90
         plansFile = reader.string(.plansFile)
         defaultPlan = reader.string(.defaultPlan)
         publicURL = try reader.url(.publicUrl)

@@ -9,7 +9,6 @@ import ast
 import asyncio
 import builtins
 import ctypes
-import fcntl
 import gc
 import io
 import linecache
@@ -18,50 +17,27 @@ import random
 import re
 import resource
 import signal
-import socket
 import struct
 import sys
+import threading
 import traceback
 import types
+
+import swiftlet_control
+import swiftlet_display
+from swiftlet_control import take
 
 READY, PREPARED, DONE = 1, 2, 3
 PREPARE, EXECUTE = 1, 2
 FINISHED, EXCEPTION, EXIT = 0, 1, 2
-MAXIMUM_MESSAGE = 32 << 20
 # Below this many bytes a guest keeps its memory for its user.
 SMALL_MEMORY = 200 << 20
 CODE_NAME = "<cell %d>"
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+OWN_FILES = (__file__, swiftlet_control.__file__, swiftlet_display.__file__)
+SCALARS = frozenset((int, float, bool, str, bytes))
 
 PIP_LINE = re.compile(r"^(pip3?|conda)\s+(install|uninstall|list|show|freeze|download|check|--version|-V)\b.*$")
-
-
-class Control:
-    """The agent's end of the conversation, kept from user code's children."""
-
-    def __init__(self):
-        high = fcntl.fcntl(3, fcntl.F_DUPFD_CLOEXEC, 200)
-        os.close(3)
-        self.socket = socket.socket(fileno=high)
-
-    def send(self, kind, payload=b""):
-        self.socket.sendall(struct.pack("<IB", 1 + len(payload), kind) + payload)
-
-    def receive(self):
-        (length,) = struct.unpack("<I", self.exactly(4))
-        if not 1 <= length <= MAXIMUM_MESSAGE:
-            raise EOFError("the agent sent a message of %d bytes" % length)
-        message = self.exactly(length)
-        return message[0], message[1:]
-
-    def exactly(self, count):
-        pieces = bytearray()
-        while len(pieces) < count:
-            piece = self.socket.recv(min(count - len(pieces), 1 << 16))
-            if not piece:
-                raise EOFError("the agent closed its end")
-            pieces += piece
-        return bytes(pieces)
 
 
 class Interrupts:
@@ -69,10 +45,28 @@ class Interrupts:
 
     def __init__(self):
         self.armed = False
+        self.held = False
+        self.pending = False
+        self.main = threading.get_ident()
         signal.signal(signal.SIGINT, self.handle)
 
     def handle(self, number, frame):
-        if self.armed:
+        if self.held:
+            self.pending = True
+        elif self.armed:
+            raise KeyboardInterrupt
+
+    def hold(self, action, *arguments):
+        """Does something that an interrupt must not cut in two; one that comes meanwhile counts afterwards."""
+        if threading.get_ident() != self.main or self.held:
+            return action(*arguments)
+        self.pending = False
+        self.held = True
+        try:
+            action(*arguments)
+        finally:
+            self.held = False
+        if self.pending and self.armed:
             raise KeyboardInterrupt
 
     def restore(self):
@@ -100,7 +94,8 @@ class Interpreter:
         self.stdout = make_stream(1, "backslashreplace")
         self.stderr = make_stream(2, "backslashreplace")
         self.restore_streams()
-        self.formatter = None
+        self.results = swiftlet_display.Results(control, self.interrupts)
+        self.display = None
 
     @staticmethod
     def make_main():
@@ -133,7 +128,9 @@ class Interpreter:
                 # The minimal image has none.
                 pass
         self.run("None")
-        self.format([{"a": (1, 2)}])
+        formatter = self.shell.display_formatter
+        formatter.format([{"a": (1, 2)}])
+        formatter.format(self)
         self.count = 0
         gc.collect()
         gc.freeze()
@@ -157,7 +154,9 @@ class Interpreter:
         )
         # A pseudo-terminal would mix the two streams and change what programs print.
         self.shell.system = self.shell.system_raw
-        self.shell.display_pub = _PlainDisplay(self)
+        self.display = swiftlet_display.Display(self.shell, self.results, self.print_traceback)
+        self.display.watch_figures()
+        self.shell.display_pub = self.display
         self.shell.displayhook.__class__ = _plain_hook(self.shell.displayhook.__class__, self)
         self.shell._showtraceback = lambda kind, error, lines: print(
             self.shell.InteractiveTB.stb2text(lines), file=sys.stderr
@@ -170,7 +169,6 @@ class Interpreter:
             self.namespace.pop(name, None)
         # IPython's own would ask its front end to end, which there is none of; the built-in ones raise SystemExit.
         self.namespace.update(quitters)
-        self.formatter = self.shell.display_formatter.formatters["text/plain"]
         sys.displayhook = self.show
         self.restore_streams()
 
@@ -183,10 +181,14 @@ class Interpreter:
         before = self.processor_time()
         pid = os.getpid()
         status, code = FINISHED, 0
+        self.results.begin()
         try:
             self.interrupts.armed = True
             try:
                 status, code = self.run(source)
+                # Who was interrupted is not kept waiting for pictures.
+                if code != 130 and os.getpid() == pid and not self.show_figures():
+                    status, code = EXCEPTION, 130
             finally:
                 self.interrupts.armed = False
         except KeyboardInterrupt:
@@ -200,7 +202,18 @@ class Interpreter:
         self.flush()
         self.restore_streams()
         spent = self.processor_time() - before
-        self.control.send(DONE, struct.pack("<BiQ", status, code, max(0, spent)))
+        self.results.end(DONE, struct.pack("<BiQ", status, code, max(0, spent)))
+
+    def show_figures(self):
+        """Shows the figures that a call leaves open; false when that was interrupted."""
+        try:
+            self.display.show_open_figures()
+        except KeyboardInterrupt:
+            self.print_traceback()
+            return False
+        except BaseException:
+            self.print_traceback()
+        return True
 
     @staticmethod
     def processor_time():
@@ -231,10 +244,10 @@ class Interpreter:
         except SystemExit as exit:
             return self.exited(exit)
         except KeyboardInterrupt:
-            self.print_traceback(name)
+            self.print_traceback()
             return EXCEPTION, 130
         except BaseException:
-            self.print_traceback(name)
+            self.print_traceback()
             return EXCEPTION, 1
 
     @staticmethod
@@ -284,17 +297,12 @@ class Interpreter:
         if value is None:
             return
         self.namespace["_"] = value
-        if type(value) in (int, float, bool, str, bytes):
+        if type(value) in SCALARS:
             text = repr(value)
+            sys.stdout.write(text + "\n")
+            self.results.add_text(text)
         else:
-            text = self.format(value)
-        sys.stdout.write(text + "\n")
-
-    def format(self, value):
-        if self.formatter is None:
-            return repr(value)
-        text = self.formatter(value)
-        return repr(value) if text is None else text
+            self.display.show(value)
 
     def run_ipython(self, source):
         result = self.shell.run_cell(source, store_history=False, silent=False)
@@ -313,7 +321,7 @@ class Interpreter:
         print(exit.code, file=sys.stderr)
         return EXIT, 1
 
-    def print_traceback(self, name):
+    def print_traceback(self):
         kind, error, trace = sys.exc_info()
         try:
             sys.stdout.flush()
@@ -340,7 +348,7 @@ class Interpreter:
             if part is None or id(part) in seen:
                 continue
             seen.add(id(part))
-            part.stack = traceback.StackSummary.from_list([f for f in part.stack if f.filename != __file__])
+            part.stack = traceback.StackSummary.from_list([f for f in part.stack if f.filename not in OWN_FILES])
             parts += [part.__cause__, part.__context__, *(getattr(part, "exceptions", None) or ())]
         return "".join(whole.format())
 
@@ -382,22 +390,6 @@ class Interpreter:
         self.control.send(PREPARED)
 
 
-class _PlainDisplay:
-    """Shows rich values as text, where IPython would hand them to a front end."""
-
-    def __init__(self, interpreter):
-        self.interpreter = interpreter
-        self.is_publishing = False
-
-    def publish(self, data, metadata=None, source=None, *, transient=None, update=False, **rest):
-        text = data.get("text/plain")
-        if text is not None:
-            sys.stdout.write(text + "\n")
-
-    def clear_output(self, wait=False):
-        pass
-
-
 def _plain_hook(base, interpreter):
     class PlainHook(base):
         """Shows a value without IPython's `Out[n]:`."""
@@ -408,16 +400,8 @@ def _plain_hook(base, interpreter):
     return PlainHook
 
 
-def take(payload, offset):
-    (length,) = struct.unpack_from("<I", payload, offset)
-    start = offset + 4
-    if start + length > len(payload):
-        raise EOFError("a field of the agent's message is cut off")
-    return payload[start : start + length], start + length
-
-
 def main():
-    control = Control()
+    control = swiftlet_control.Control()
     interpreter = Interpreter(control)
     sys.argv = [""]
     sys.path[0] = ""
