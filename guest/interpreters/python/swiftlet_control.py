@@ -7,6 +7,8 @@ import socket
 import struct
 
 MAXIMUM_MESSAGE = 32 << 20
+# A message's length and kind.
+HEADER = struct.Struct("<IB")
 
 
 class Control:
@@ -20,8 +22,7 @@ class Control:
         self.waiting = bytearray()
 
     def queue(self, kind, payload=b""):
-        self.waiting += struct.pack("<IB", 1 + len(payload), kind)
-        self.waiting += payload
+        self.waiting += HEADER.pack(1 + len(payload), kind) + payload
 
     def flush(self):
         waiting, self.waiting = self.waiting, bytearray()

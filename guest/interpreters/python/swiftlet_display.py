@@ -12,6 +12,8 @@ import os
 import sys
 import threading
 
+from swiftlet_control import HEADER
+
 RESULT = 4
 MAXIMUM_BUNDLE = 4 << 20
 MAXIMUM_CALL = 16 << 20
@@ -20,6 +22,9 @@ MAXIMUM_COUNT = 256
 MAXIMUM_WAITING = 64 << 10
 
 VALUE, DISPLAY = "execute_result", "display_data"
+# They have no methods but those that everybody knows.
+CONTAINERS = frozenset((list, tuple, dict, set, frozenset))
+TEXT_START, TEXT_END = '{"type":"execute_result","data":{"text/plain":', '},"metadata":{}}'
 
 quoted = json.encoder.encode_basestring_ascii
 
@@ -58,8 +63,18 @@ class Results:
         if len(text) > MAXIMUM_BUNDLE:
             self.interrupts.hold(self.drop)
             return
-        body = '{"type":"execute_result","data":{"text/plain":%s},"metadata":{}}' % quoted(printable(text))
-        self.interrupts.hold(self.add, body.encode(), False)
+        body = (TEXT_START + quoted(printable(text)) + TEXT_END).encode()
+        # The way of most calls. It needs no hold: the message is there whole, or not at all.
+        message = HEADER.pack(1 + len(body), RESULT) + body
+        if not self.fits(len(body)):
+            self.interrupts.hold(self.drop)
+            return
+        with self.lock:
+            self.count += 1
+            self.bytes += len(body)
+            self.control.waiting += message
+        if len(self.control.waiting) > MAXIMUM_WAITING:
+            self.interrupts.hold(self.flush)
 
     def add_bundle(self, kind, data, metadata, complain):
         """Adds a bundle that a formatter or user code has made.
@@ -87,8 +102,7 @@ class Results:
         # A child that user code forked has nothing to tell the agent.
         if os.getpid() != self.pid:
             return
-        fits = len(body) <= MAXIMUM_BUNDLE and self.bytes + len(body) <= MAXIMUM_CALL and self.count < MAXIMUM_COUNT
-        if not fits or not self.is_open:
+        if not self.fits(len(body)):
             self.drop()
             return
         with self.lock:
@@ -100,6 +114,19 @@ class Results:
             self.bytes += len(body)
             self.control.queue(RESULT, body)
             if is_urgent or len(self.control.waiting) > MAXIMUM_WAITING:
+                self.control.flush()
+
+    def fits(self, size):
+        return (
+            self.is_open
+            and self.count < MAXIMUM_COUNT
+            and size <= MAXIMUM_BUNDLE
+            and self.bytes + size <= MAXIMUM_CALL
+        )
+
+    def flush(self):
+        if os.getpid() == self.pid:
+            with self.lock:
                 self.control.flush()
 
     def drop(self):
@@ -172,9 +199,11 @@ class Display:
         self.complain = complain
         self.is_publishing = False
         self.formatters = shell.display_formatter.formatters
-        self.others = [f for mime, f in self.formatters.items() if mime != "text/plain"]
-        names = [f.print_method for f in self.others]
-        self.methods = frozenset((*names, "_repr_mimebundle_", "_ipython_display_", "__getattr__"))
+        others = [f for mime, f in self.formatters.items() if mime != "text/plain"]
+        others += [shell.display_formatter.mimebundle_formatter, shell.display_formatter.ipython_display_formatter]
+        self.methods = frozenset(("__getattr__", *(f.print_method for f in others)))
+        # What they were taught, by type and by type's name; most of it is empty.
+        self.taught = [(f.type_printers, f.deferred_printers) for f in others]
         self.formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", figure_png)
 
     def show(self, value):
@@ -192,14 +221,17 @@ class Display:
     def has_forms(self, value):
         """Whether any formatter but that for text may know the value. Asking them all takes milliseconds under emulation."""
         kind = type(value)
-        if any(hasattr(kind, name) for name in self.methods):
-            return True
-        if not self.methods.isdisjoint(getattr(value, "__dict__", ())):
-            return True
-        for base in kind.__mro__:
-            name = (base.__module__, base.__name__)
-            if any(base in f.type_printers or name in f.deferred_printers for f in self.others):
+        if kind not in CONTAINERS:
+            for name in self.methods:
+                if hasattr(kind, name):
+                    return True
+            if not self.methods.isdisjoint(getattr(value, "__dict__", ())):
                 return True
+        for types, names in self.taught:
+            if types or names:
+                for base in kind.__mro__:
+                    if base in types or (base.__module__, base.__name__) in names:
+                        return True
         return False
 
     # What IPython calls its display publisher.
