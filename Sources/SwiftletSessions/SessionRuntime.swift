@@ -14,6 +14,7 @@ actor SessionRuntime {
     private let engine: MicroVMEngine
     private var vm: MicroVM?
     private var users = 0
+    private var transfers = 0
     private var isRetired = false
 
     enum Entry {
@@ -43,6 +44,17 @@ actor SessionRuntime {
 
     func leave() {
         users -= 1
+    }
+
+    /// Counts another transfer of a file in, within a limit.
+    func beginTransfer(limit: Int) -> Bool {
+        guard transfers < limit else { return false }
+        transfers += 1
+        return true
+    }
+
+    func endTransfer() {
+        transfers -= 1
     }
 
     /// Gives the runtime up if nobody takes part and no VM lives.

@@ -21,13 +21,15 @@ package actor SessionService: SessionAPI, Service {
         package var spoolDirectory: String
         /// Calls of one session that may run or wait at once.
         package var maximumCallsPerSession = 128
+        /// Files of one session that may be moved at once.
+        package var maximumTransfersPerSession = 16
 
         package init(spoolDirectory: String) {
             self.spoolDirectory = spoolDirectory
         }
     }
 
-    private typealias Job = @Sendable () async -> Void
+    typealias Job = @Sendable () async -> Void
 
     let configuration: Configuration
     let store: SessionStore
@@ -188,7 +190,7 @@ package actor SessionService: SessionAPI, Service {
 
     /// Hands a task to `run()`, which owns it; false when the service is ending.
     @discardableResult
-    private nonisolated func submit(_ job: @escaping Job) -> Bool {
+    nonisolated func submit(_ job: @escaping Job) -> Bool {
         if case .enqueued = submitted.yield(job) { true } else { false }
     }
 
@@ -200,7 +202,7 @@ package actor SessionService: SessionAPI, Service {
         )
     }
 
-    private func record(_ id: SessionID, owner: UserID) async throws -> SessionRecord {
+    func record(_ id: SessionID, owner: UserID) async throws -> SessionRecord {
         // A session's owner and shape never change, so that a warm call needs no database.
         let cached = runtimes[id]?.record
         guard let record = if let cached { cached } else { try await store.session(id) }, record.owner == owner else {
@@ -210,7 +212,7 @@ package actor SessionService: SessionAPI, Service {
     }
 
     /// Takes part in a session; every success needs a `leave(_:)`.
-    private func enter(_ record: SessionRecord) async throws -> SessionRuntime {
+    func enter(_ record: SessionRecord) async throws -> SessionRuntime {
         let limit = configuration.maximumCallsPerSession
         while true {
             let runtime = runtimes[record.id] ?? SessionRuntime(record: record, engine: engine)
@@ -227,7 +229,7 @@ package actor SessionService: SessionAPI, Service {
         }
     }
 
-    private func leave(_ runtime: SessionRuntime) async {
+    func leave(_ runtime: SessionRuntime) async {
         await runtime.leave()
         await forgetIfIdle(runtime)
     }
