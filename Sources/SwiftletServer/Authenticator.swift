@@ -18,6 +18,9 @@ struct Authenticator: Sendable {
         return user
     }
 
+    /// Whether a header carries a key, a wrong one included.
+    static func hasKey(_ headers: HTTPFields) -> Bool { headerKey(headers) != nil }
+
     private static func headerKey(_ headers: HTTPFields) -> String? {
         if let name = HTTPField.Name("X-API-Key"), let key = headers[name], !key.isEmpty { return key }
         guard let authorization = headers[.authorization] else { return nil }

@@ -27,10 +27,12 @@ package struct ServerConfiguration: Sendable {
 /// What the routes stand on.
 package struct ServerServices: Sendable {
     package var sessions: any SessionAPI
+    package var files: any FileAPI
     package var keys: KeyStore
 
-    package init(sessions: any SessionAPI, keys: KeyStore) {
+    package init(sessions: any SessionAPI, files: any FileAPI, keys: KeyStore) {
         self.sessions = sessions
+        self.files = files
         self.keys = keys
     }
 }
@@ -70,6 +72,9 @@ package struct SwiftletApplication: Sendable {
         let groups = [
             ExecuteRoute(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
+            FileRoutes(files: services.files, authenticator: authenticator).routes,
+            UploadRoute(files: services.files, authenticator: authenticator).routes,
+            DownloadRoute(files: services.files, authenticator: authenticator, maximumBody: limit).routes,
             MetricsRoute(sessions: sessions).routes,
             [Route(.get, "/health") { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }],
         ]

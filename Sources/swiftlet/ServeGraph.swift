@@ -38,7 +38,7 @@ struct ServeGraph {
         )
         let key = try await firstKey(users: UserStore(database), keys: keys)
         let application = SwiftletApplication(
-            services: ServerServices(sessions: sessions, keys: keys),
+            services: ServerServices(sessions: sessions, files: sessions, keys: keys),
             configuration: ServerConfiguration(
                 host: settings.host,
                 port: settings.port,
