@@ -90,7 +90,9 @@ package struct FileRequest: WireMessage {
         }
         flags = Flags(rawValue: try reader.read())
         let bits: UInt16 = try reader.read()
-        guard bits == Self.unset || bits <= Self.modeBits else { throw .invalidValue(field: "mode", value: UInt64(bits)) }
+        guard bits == Self.unset || bits <= Self.modeBits else {
+            throw .invalidValue(field: "mode", value: UInt64(bits))
+        }
         mode = bits == Self.unset ? nil : bits
         offset = try reader.read()
         guard offset <= UInt64(Int64.max) else { throw .invalidValue(field: "offset", value: offset) }

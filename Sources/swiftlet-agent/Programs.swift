@@ -96,9 +96,10 @@ final class Programs {
         _ strings: [[UInt8]],
         _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
     ) -> Result {
-        let pointers = strings.map { text in
-            (text + [0]).withUnsafeBytes { strdup($0.bindMemory(to: CChar.self).baseAddress.unsafelyUnwrapped) }
-        } + [nil]
+        let pointers =
+            strings.map { text in
+                (text + [0]).withUnsafeBytes { strdup($0.bindMemory(to: CChar.self).baseAddress.unsafelyUnwrapped) }
+            } + [nil]
         defer { pointers.forEach { free($0) } }
         return pointers.withUnsafeBufferPointer { buffer in
             // The array ends with nil, so that it is never empty.

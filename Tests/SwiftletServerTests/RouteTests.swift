@@ -74,7 +74,7 @@ private struct FakeSessions: SessionAPI {
         let keys = KeyStore(database)
         let key = try await keys.create(for: user.id, label: "").text
         let server = SwiftletApplication(
-            services: ServerServices(sessions: sessions, keys: keys),
+            services: ServerServices(sessions: sessions, files: FakeFiles(), keys: keys),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )
         var logger = Logger(label: "test")

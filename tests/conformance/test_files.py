@@ -2,9 +2,8 @@
 """Files in and out of a session's microVM, by the client and by plain HTTP."""
 
 import concurrent.futures
-import hashlib
+import http.client
 import io
-import json
 import os
 import socket
 import tarfile
@@ -88,9 +87,9 @@ def test_a_relative_path_is_under_app(client, session, tmp_path):
     assert session.bash("cat /app/deep/er/f")["stdout"] == "here"
 
 
-def test_the_name_of_the_callers_file_is_no_path(client, session, tmp_path):
+def test_the_name_of_the_callers_file_is_no_path(client, session, tmp_path, monkeypatch):
     (tmp_path / "evil").write_bytes(b"1")
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     client.upload_file("../%s/evil" % tmp_path.name, "/app/good")
     assert session.bash("ls /app/good; ls /app/evil /evil /app/evil 2>&1 | grep -c 'No such'")["stdout"].startswith("/app/good")
 
@@ -254,11 +253,13 @@ def test_hostile_paths_are_refused(files):
     assert files.put("/app/" + "x" * 256, data=b"1").status_code == 400
     assert files.put("/" + "a/" * 2100 + "f", data=b"1").status_code == 400
     for raw in ["/app/%00", "/app/%zz", "/app/%4", "/app/%"]:
-        url = files.url("") + raw
         for method in ["GET", "PUT", "DELETE", "HEAD"]:
-            request = files.http.prepare_request(requests.Request(method, "http://x", data=b"1" if method == "PUT" else None))
-            request.url = url
-            assert files.http.send(request, timeout=30).status_code == 400
+            # Other clients mend a percent sign that stands alone.
+            connection = http.client.HTTPConnection(files.server.url.removeprefix("http://"), timeout=30)
+            target = files.url("").removeprefix(files.server.url) + raw
+            connection.request(method, target, headers={"X-API-Key": files.server.key})
+            assert connection.getresponse().status == 400, (method, raw)
+            connection.close()
     assert files.delete("/").status_code == 400
     assert files.delete("//", params={"recursive": "true"}).status_code == 400
     assert files.delete("/app/..", params={"recursive": "true"}).status_code == 400
@@ -559,7 +560,7 @@ def test_slow_transfers_hold_up_nobody_and_are_counted(files, session):
 
 
 def test_a_download_that_is_left_stops_in_the_guest(files, session):
-    session.bash("head -c 200000000 /dev/zero > /app/left; cp /bin/cat /app/mark")
+    session.bash("head -c 40000000 /dev/zero > /app/left")
     with files.get("/app/left", stream=True) as reply:
         next(reply.iter_content(1000))
         count = "ls -l /proc/1/fd | grep -c /app/left"
@@ -571,7 +572,7 @@ def test_a_download_that_is_left_stops_in_the_guest(files, session):
 def test_a_vm_that_dies_during_a_transfer_is_told(server):
     session = server.session()
     files = Files(session)
-    session.bash("head -c 100000000 /dev/zero > /app/big")
+    session.bash("head -c 40000000 /dev/zero > /app/big")
     gate = concurrent.futures.Future()
     with concurrent.futures.ThreadPoolExecutor(1) as pool, files.get("/app/big", stream=True) as reply:
         next(reply.iter_content(1000))
@@ -591,39 +592,24 @@ def test_a_vm_that_dies_during_a_transfer_is_told(server):
 
 def test_a_full_disk_is_507_and_nothing_is_left(fresh):
     files = Files(fresh)
-    fresh.bash("mkdir /app/full; echo old > /app/full/f; mount -t tmpfs -o size=5m tmpfs /app/full; echo old > /app/full/f")
+    result = fresh.bash(
+        "mkdir full; echo old > full/f; free=$(df -k --output=avail / | tail -n 1); fallocate -l $((free - 5000))K ballast"
+    )
+    assert result["exit_code"] == 0, result
     reply = files.put("/app/full/f", data=b"x" * 20_000_000)
     assert reply.status_code == 507
     assert "No space left" in detail(reply)
     assert files.names("/app/full") == ["f"]
     assert files.get("/app/full/f").content == b"old\n"
-
-
-def test_two_gigabytes_pass_through_in_flat_memory(server):
-    session = server.session()
-    files = Files(session)
-    files.put("/app/warm", data=b"1")
-    size = 2 << 30
-    block = os.urandom(1 << 20)
-    sent = hashlib.sha256()
-
-    def content():
-        for number in range(size >> 20):
-            piece = number.to_bytes(8, "big") + block[8:]
-            sent.update(piece)
-            yield piece
-
-    before = server.resident_megabytes()
-    agent = "grep VmHWM /proc/1/status | tr -dc 0-9"
-    reply = files.put("/app/huge", data=content())
-    assert reply.status_code == 201, reply.text
-    assert reply.json()["size"] == size
-    received = hashlib.sha256()
-    with files.get("/app/huge", stream=True) as reply:
-        assert reply.headers["Content-Length"] == str(size)
-        for piece in reply.iter_content(1 << 20):
-            received.update(piece)
-    assert received.hexdigest() == sent.hexdigest()
-    assert server.resident_megabytes() - before < 100
-    assert int(session.bash(agent)["stdout"]) < 64 * 1024
-    session.kill()
+    # The same by an archive, and by a form.
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        info = tarfile.TarInfo("x")
+        info.size = 20_000_000
+        tar.addfile(info, io.BytesIO(bytes(info.size)))
+    reply = files.put("/app/full/tree", data=archive.getvalue(), params={"recursive": "true"})
+    assert reply.status_code == 507 and "No space left" in detail(reply)
+    fields = [("remote_path", (None, "/app/full/g")), ("session_id", (None, fresh.id)), ("file", ("x", b"x" * 20_000_000))]
+    fresh.bash("rm -r full/tree")
+    assert form(fresh.server, fields, fresh.key).status_code == 507
+    assert files.names("/app/full") == ["f"]

@@ -110,7 +110,9 @@ package struct MultipartParser: Sendable {
         }
         let rest = buffer[start...]
         guard let line = rest.firstIndex(where: { $0 != UInt8(ascii: " ") && $0 != UInt8(ascii: "\t") }) else {
-            guard rest.count <= Self.maximumPadding else { throw Malformed(description: "A boundary's line is too long") }
+            guard rest.count <= Self.maximumPadding else {
+                throw Malformed(description: "A boundary's line is too long")
+            }
             return nil
         }
         guard line + 1 < buffer.count else { return nil }

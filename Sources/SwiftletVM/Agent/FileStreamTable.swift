@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import AgentProtocol
-import NIOCore
+package import AgentProtocol
+package import NIOCore
 
 /// The streams of a connection that are operations on files: requests of the host and frames of the agent in, frames to send out.
 ///
 /// Trusts nothing that arrives: what does not fit the operation is a breach.
-struct FileStreamTable {
-    typealias Continuation = AsyncThrowingStream<AgentFile.Event, any Error>.Continuation
+package struct FileStreamTable {
+    package typealias Continuation = AsyncThrowingStream<AgentFile.Event, any Error>.Continuation
 
     private struct Stream {
         let operation: FileRequest.Operation
@@ -34,19 +34,21 @@ struct FileStreamTable {
 
     private var streams: [UInt32: Stream] = [:]
 
-    var isEmpty: Bool { streams.isEmpty }
+    package init() {}
 
-    func contains(_ number: UInt32) -> Bool { streams[number] != nil }
+    package var isEmpty: Bool { streams.isEmpty }
+
+    package func contains(_ number: UInt32) -> Bool { streams[number] != nil }
 
     // MARK: Requests of the host
 
-    mutating func open(_ number: UInt32, request: FileRequest, continuation: Continuation) -> [Frame] {
+    package mutating func open(_ number: UInt32, request: FileRequest, continuation: Continuation) -> [Frame] {
         let isReading = request.operation == .list || request.operation == .pack
         streams[number] = Stream(operation: request.operation, continuation: continuation, isReading: isReading)
         return [Frame(.file, stream: number, payload: request.payload)]
     }
 
-    mutating func select(_ number: UInt32, range: FileRange) -> [Frame] {
+    package mutating func select(_ number: UInt32, range: FileRange) -> [Frame] {
         guard let stream = streams[number], stream.isOpened, !stream.isReading else { return [] }
         streams[number]?.isReading = true
         streams[number]?.wanted = range.length
@@ -54,7 +56,7 @@ struct FileStreamTable {
     }
 
     /// Sends bytes as far as credit reaches. The promise is kept when all of them were sent; a promise of a stream that has ended fails.
-    mutating func write(_ number: UInt32, _ bytes: ByteBuffer, promise: EventLoopPromise<Void>) -> [Frame] {
+    package mutating func write(_ number: UInt32, _ bytes: ByteBuffer, promise: EventLoopPromise<Void>) -> [Frame] {
         guard let stream = streams[number], !stream.isEnded, stream.writer == nil else {
             promise.fail(AgentFile.Over())
             return []
@@ -64,13 +66,13 @@ struct FileStreamTable {
         return sendable(number)
     }
 
-    mutating func finish(_ number: UInt32) -> [Frame] {
+    package mutating func finish(_ number: UInt32) -> [Frame] {
         guard let stream = streams[number], !stream.isEnded else { return [] }
         streams[number]?.isEnded = true
         return [Frame(.end, stream: number, payload: [AgentProtocol.Channel.content.rawValue])]
     }
 
-    mutating func cancel(_ number: UInt32) -> [Frame] {
+    package mutating func cancel(_ number: UInt32) -> [Frame] {
         guard let stream = streams[number], !stream.isCancelled else { return [] }
         streams[number]?.isCancelled = true
         stream.writer?.fail(AgentFile.Over())
@@ -80,7 +82,7 @@ struct FileStreamTable {
         return [Frame(.cancel, stream: number, payload: [CancelReason.cancelled.rawValue])]
     }
 
-    mutating func consumed(_ number: UInt32, bytes: Int) -> [Frame] {
+    package mutating func consumed(_ number: UInt32, bytes: Int) -> [Frame] {
         guard let credit = streams[number]?.receive.consume(bytes) else { return [] }
         var writer = WireWriter()
         writer.write(credit)
@@ -101,7 +103,7 @@ struct FileStreamTable {
     }
 
     /// Gives up what waits for a silent agent. To be called at even intervals.
-    mutating func tick() -> [Frame] {
+    package mutating func tick() -> [Frame] {
         var frames: [Frame] = []
         for (number, stream) in streams where !stream.isCancelled {
             let isOwed =
@@ -116,7 +118,7 @@ struct FileStreamTable {
     }
 
     /// Ends everything.
-    mutating func fail(_ error: any Error) {
+    package mutating func fail(_ error: any Error) {
         for stream in streams.values {
             stream.writer?.fail(error)
             stream.continuation.finish(throwing: error)
@@ -126,7 +128,7 @@ struct FileStreamTable {
 
     // MARK: Frames of the agent
 
-    mutating func receive(_ frame: Frame) throws(ProtocolError) -> [Frame] {
+    package mutating func receive(_ frame: Frame) throws(ProtocolError) -> [Frame] {
         let number = frame.stream
         guard var stream = streams[number] else { throw .unexpectedFrame(frame.type, stream: number) }
         stream.silentTicks = 0

@@ -168,8 +168,13 @@ final class TreeOperation: FileOperation {
         } else {
             let how = program.code.map { "ended with \($0)" } ?? "was killed by signal \(program.signal)"
             let text = lastErrors()
-            let failure: FileDone.Failure = text.contains("No space left on device") ? .noSpace : .programFailed
-            done = FileDone(failure: failure, message: "\(name) \(how). \(text)")
+            // tar says of a full disk that it wrote less than it wanted.
+            let isFull = text.contains("No space left on device") || text.contains("Wrote only ")
+            let words = isFull ? "No space left on device: " : ""
+            done = FileDone(
+                failure: isFull ? .noSpace : .programFailed,
+                message: "\(words)\(name) \(how). \(text)"
+            )
         }
         close(errors)
         guard let pump, request.operation == .pack, !isOver else {
