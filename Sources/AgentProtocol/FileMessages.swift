@@ -214,6 +214,9 @@ package struct FileEntry: WireMessage {
         }
         status = try FileStatus(from: &reader)
         target = try reader.readBytes()
+        guard target.count <= FileRequest.maximumPath + 1 else {
+            throw .invalidValue(field: "target", value: UInt64(target.count))
+        }
     }
 
     package func write(to writer: inout WireWriter) {

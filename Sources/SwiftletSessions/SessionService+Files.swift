@@ -7,6 +7,8 @@ import SwiftletVM
 extension SessionService: FileAPI {
     /// How long a file may wait for its VM.
     private static let startLimit: TimeAmount = .seconds(120)
+    /// Bytes of a listing's entries at most; no agent of ours sends more.
+    private static let listingLimit = 8 << 20
 
     package func status(of file: FileLocation) async throws -> FileInfo {
         let transfer = try await begin(FileRequest(.status, path: file.path), at: file)
@@ -43,10 +45,14 @@ extension SessionService: FileAPI {
         let request = FileRequest(.list, path: directory.path, limit: UInt32(clamping: limit), after: after)
         let transfer = try await begin(request, at: directory)
         var listing = DirectoryListing(entries: [], hasMore: false)
+        var size = 0
         while true {
             switch try await transfer.next() {
             case .entries(let entries, let bytes):
-                guard listing.entries.count + entries.count <= limit else { throw transfer.breach }
+                size += bytes
+                guard listing.entries.count + entries.count <= limit, size <= Self.listingLimit else {
+                    throw transfer.breach
+                }
                 listing.entries += entries.map(DirectoryListing.Entry.init)
                 transfer.file.consumed(bytes)
             case .done(let done):

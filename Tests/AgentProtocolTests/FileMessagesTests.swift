@@ -76,6 +76,11 @@ import Testing
         }
     }
 
+    @Test func aLinkLeadsNoFurtherThanAPathCan() {
+        let entry = FileEntry(name: [97], status: Self.status, target: [UInt8](repeating: 97, count: 4_097))
+        #expect(throws: ProtocolError.self) { try FileEntry(payload: entry.payload) }
+    }
+
     @Test func entriesFillAFrameWholly() throws {
         let entry = FileEntry(name: [97], status: Self.status, target: [98])
         #expect(try FileEntry.all(in: entry.payload + entry.payload) == [entry, entry])

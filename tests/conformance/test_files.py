@@ -311,6 +311,18 @@ def test_files_without_a_size_have_content(files):
     assert files.put("/proc/new", data=b"1").status_code in (403, 404)
 
 
+def test_a_file_of_the_largest_size_breaks_nothing(files, session):
+    session.bash("truncate -s 9223372036854771712 /dev/shm/vast; touch -d @99999999999 /dev/shm/vast")
+    size = int(files.head("/dev/shm/vast").headers["Content-Length"])
+    assert size > 2**62
+    assert files.get("/dev/shm/vast", headers={"Range": "bytes=-1"}).content == b"\0"
+    assert files.get("/dev/shm/vast", headers={"Range": "bytes=%d-" % size}).status_code == 416
+    assert session.post("/download", {"filename": "/dev/shm/vast", "session_id": session.id}).status_code == 413
+    entry = next(e for e in files.get("/dev/shm").json()["entries"] if e["name"] == "vast")
+    assert entry["size"] == size
+    files.delete("/dev/shm/vast")
+
+
 def test_directories(files, session):
     assert files.put("/app/tree/sub/", data=b"").status_code == 201
     assert files.put("/app/tree/sub", params={"directory": "true"}).status_code == 200

@@ -9,6 +9,9 @@ import SwiftletStore
 
 /// `POST /download`: a file in Base64, within JSON, as the client reads it.
 struct DownloadRoute: Sendable {
+    /// The largest file that fits into a JSON of a length that can be told. Sparse files can be larger than any disk.
+    private static let maximumSize = 1 << 40
+
     let files: any FileAPI
     let authenticator: Authenticator
     let maximumBody: Int
@@ -32,7 +35,11 @@ struct DownloadRoute: Sendable {
             owner: user,
             path: try FileInput.absolute(filename, relativeTo: "/app")
         )
-        return answer(try await files.read(file), name: String(decoding: filename, as: UTF8.self))
+        let download = try await files.read(file)
+        guard download.info.size <= Self.maximumSize else {
+            throw APIError(.contentTooLarge, "\(file.name) is too large for JSON: get it from /v1/sessions/{id}/files")
+        }
+        return answer(download, name: String(decoding: filename, as: UTF8.self))
     }
 
     private typealias Fields = (filename: [UInt8]?, session: [UInt8]?, key: String?)

@@ -61,7 +61,13 @@ final class Workers {
         )
         guard failure == 0 else { die("No threads: \(String(cString: strerror(failure)))") }
         loop.watch(done, for: EventLoop.readable) { [unowned self] _ in collect() }
+        // The agent's cgroup goes before all programs for the event loop's sake, which a realtime priority serves as well. What the
+        // workers do is not worth more than what a program does.
+        if sched_getscheduler(0) == SCHED_FIFO | Workers.resetOnFork { Cgroups.setAgentWeight(50) }
     }
+
+    /// `SCHED_RESET_ON_FORK`, as `sched_getscheduler` tells it.
+    private static let resetOnFork: Int32 = 0x4000_0000
 
     private func collect() {
         var pointer: UnsafeMutableRawPointer?
