@@ -33,6 +33,9 @@ package struct ReceiveWindow: Equatable, Sendable {
         step = initial / 4
     }
 
+    /// Whether the sender may send.
+    package var isOpen: Bool { outstanding > 0 }
+
     /// Bytes arrived; throws when the sender had no credit for them.
     package mutating func receive(_ bytes: Int, stream: UInt32) throws(ProtocolError) {
         guard bytes <= outstanding else { throw .creditExceeded(stream: stream) }

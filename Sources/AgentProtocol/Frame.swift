@@ -27,7 +27,8 @@ package enum ProtocolLimits {
     package static let maximumResults = 256
 }
 
-/// What a frame means. Frames on stream 0 concern the connection, all others one execution.
+/// What a frame means. Frames on stream 0 concern the connection, all others one execution or one operation
+/// on a file.
 package enum FrameType: UInt8, Sendable, CaseIterable {
     /// Agent to host, stream 0, once, as the first frame: `Hello`.
     case hello = 1
@@ -47,7 +48,7 @@ package enum FrameType: UInt8, Sendable, CaseIterable {
     case end = 8
     /// Either way: a `UInt32` of bytes that the receiver of this frame may send on top.
     case credit = 9
-    /// Host to agent: one byte of `CancelReason`; the execution is to end, and its `exit` follows.
+    /// Host to agent: one byte of `CancelReason`; the stream is to end, and its `exit` or `done` follows.
     case cancel = 10
     /// Agent to host: `ExitReport`; the last frame of its stream.
     case exit = 11
@@ -58,6 +59,14 @@ package enum FrameType: UInt8, Sendable, CaseIterable {
     /// Host to agent, stream 0, before `prepare`: a `Prepare` for practice. The agent goes through the ways of a first call without
     /// one and answers with `warm`: a clone that waits has then paid for what its first call would.
     case rehearse = 14
+    /// Host to agent: opens the stream with a `FileRequest`.
+    case file = 15
+    /// Agent to host: `FileStatus`; the file is open, and content may flow.
+    case opened = 16
+    /// Host to agent, once, after `opened` of a file that is read: the `FileRange` to send.
+    case range = 17
+    /// Agent to host: `FileDone`; the last frame of a file's stream.
+    case done = 18
 }
 
 /// A byte stream inside a stream.
@@ -68,9 +77,11 @@ package enum Channel: UInt8, Sendable, CaseIterable {
     case stderr = 2
     /// Agent to host: rich results, each a `UInt32` length, little-endian, and so many bytes of JSON.
     case results = 3
+    /// Either way: what is in a file, or the entries of a directory.
+    case content = 4
 }
 
-/// Why the host ends an execution.
+/// Why the host ends an execution, or an operation on a file.
 package enum CancelReason: UInt8, Sendable {
     case timeout = 1
     case cancelled = 2

@@ -50,6 +50,9 @@ package struct WireReader: Sendable {
         return text
     }
 
+    /// Whether everything was read.
+    package var isAtEnd: Bool { offset == bytes.count }
+
     /// Ends the message: nothing may follow.
     package func finish() throws(ProtocolError) {
         guard offset == bytes.count else { throw .trailingBytes(bytes.count - offset) }

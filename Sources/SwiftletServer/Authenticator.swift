@@ -54,6 +54,9 @@ struct Authenticator: Sendable {
         throw APIError.tooManyRequests(reason, retryAfter: decision.retryAfter)
     }
 
+    /// Whether a header carries a credential, a wrong one included.
+    static func hasCredential(_ headers: HTTPFields) -> Bool { headerCredential(headers) != nil }
+
     private static func headerCredential(_ headers: HTTPFields) -> String? {
         if let name = HTTPField.Name("X-API-Key"), let key = headers[name], !key.isEmpty { return key }
         guard let authorization = headers[.authorization] else { return nil }

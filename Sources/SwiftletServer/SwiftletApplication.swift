@@ -28,17 +28,20 @@ package struct ServerConfiguration: Sendable {
 package struct ServerServices: Sendable {
     package var sessions: any SessionAPI
     package var executions: any ExecutionAPI
+    package var files: any FileAPI
     package var accounts: AccountServices
     package var usage: UsageStore
 
     package init(
         sessions: any SessionAPI,
         executions: any ExecutionAPI,
+        files: any FileAPI,
         accounts: AccountServices,
         usage: UsageStore
     ) {
         self.sessions = sessions
         self.executions = executions
+        self.files = files
         self.accounts = accounts
         self.usage = usage
     }
@@ -82,6 +85,9 @@ package struct SwiftletApplication: Sendable {
             SessionRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             SessionChangeRoutes(sessions: sessions, authenticator: authenticator, maximumBody: limit).routes,
             UsageRoutes(sessions: sessions, usage: services.usage, authenticator: authenticator).routes,
+            FileRoutes(files: services.files, authenticator: authenticator).routes,
+            UploadRoute(files: services.files, authenticator: authenticator).routes,
+            DownloadRoute(files: services.files, authenticator: authenticator, maximumBody: limit).routes,
             MetricsRoute(sessions: sessions, executions: executions, http: metrics).routes,
             TokenRoute(accounts: services.accounts).routes,
             CommandLineLogin(accounts: services.accounts).routes,

@@ -16,6 +16,7 @@ actor SessionRuntime {
     private let engine: MicroVMEngine
     private var vm: MicroVM?
     private var users = 0
+    private var transfers = 0
     private var isRetired = false
     /// The VM's place in its owner's plan.
     private var reservation: VMReservation?
@@ -54,6 +55,17 @@ actor SessionRuntime {
 
     func leave() {
         users -= 1
+    }
+
+    /// Counts another transfer of a file in, within a limit.
+    func beginTransfer(limit: Int) -> Bool {
+        guard transfers < limit else { return false }
+        transfers += 1
+        return true
+    }
+
+    func endTransfer() {
+        transfers -= 1
     }
 
     /// Takes over what can be changed of a session. Its lifetime only grows, in whatever order changes come here.

@@ -19,11 +19,13 @@ package actor SessionService: SessionAPI, Service {
         package var retentionDays = 90
         /// Calls of one session that may run or wait at once.
         package var maximumCallsPerSession = 128
+        /// Files of one session that may be moved at once.
+        package var maximumTransfersPerSession = 16
 
         package init() {}
     }
 
-    private typealias Job = @Sendable () async -> Void
+    typealias Job = @Sendable () async -> Void
 
     let configuration: Configuration
     let store: SessionStore
@@ -213,7 +215,7 @@ package actor SessionService: SessionAPI, Service {
 
     /// Hands a task to `run()`, which owns it; false when the service is ending.
     @discardableResult
-    private nonisolated func submit(_ job: @escaping Job) -> Bool {
+    nonisolated func submit(_ job: @escaping Job) -> Bool {
         if case .enqueued = submitted.yield(job) { true } else { false }
     }
 
@@ -235,7 +237,7 @@ package actor SessionService: SessionAPI, Service {
     }
 
     /// Takes part in a session; every success needs a `leave(_:)`.
-    private func enter(_ record: SessionRecord) async throws -> SessionRuntime {
+    func enter(_ record: SessionRecord) async throws -> SessionRuntime {
         let limit = configuration.maximumCallsPerSession
         while true {
             let runtime = runtimes[record.id] ?? SessionRuntime(record: record, engine: engine)

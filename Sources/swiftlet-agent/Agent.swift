@@ -11,6 +11,7 @@ final class Agent {
     private let port: ControlPort
     private let programs: Programs
     private let shells: ShellPool
+    private let files: FileStreams
     private var interpreters: [Interpreter] = []
     private var executions: [UInt32: Execution] = [:]
     private var disk = Disk()
@@ -24,6 +25,7 @@ final class Agent {
         programs = try Programs(cgroup: cgroups.programs, loop: loop)
         port = ControlPort(descriptor: descriptor, loop: loop)
         shells = ShellPool(target: 2, programs: programs, loop: loop)
+        files = FileStreams(port: port, programs: programs, loop: loop)
     }
 
     /// Never returns.
@@ -37,6 +39,7 @@ final class Agent {
         }
         port.onRoom = { [unowned self] in
             executions.values.forEach { $0.stream.resume() }
+            files.resume()
         }
         port.start()
         var system = utsname()
@@ -72,6 +75,7 @@ final class Agent {
     // MARK: Frames
 
     private func receive(_ frame: Frame) throws(ProtocolError) {
+        if try files.receive(frame) { return }
         switch frame.type {
         case .prepare:
             prepare(try Prepare(payload: frame.payload))
@@ -98,7 +102,16 @@ final class Agent {
                 throw .invalidValue(field: "cancel reason", value: 0)
             }
             if let execution = executions[frame.stream] { cancel(execution, reason: reason) }
-        case .hello, .prepared, .pong, .exit, .refuse, .warm:
+        case .file:
+            // As with code: nothing is done in a guest that is not its own.
+            guard isPrepared, executions[frame.stream] == nil else {
+                throw .unexpectedFrame(.file, stream: frame.stream)
+            }
+            try files.open(frame)
+        case .range:
+            // Of a stream that has ended.
+            break
+        case .hello, .prepared, .pong, .exit, .refuse, .warm, .opened, .done:
             throw .unexpectedFrame(frame.type, stream: frame.stream)
         }
     }

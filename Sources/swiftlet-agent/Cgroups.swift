@@ -27,7 +27,7 @@ struct Cgroups {
         let memory = Cgroups.totalMemory()
         let reserve = max(48 << 20, memory / 16)
         Cgroups.set(path: "\(root)/agent/memory.min", to: "\(24 << 20)")
-        Cgroups.set(path: "\(root)/agent/cpu.weight", to: "10000")
+        Cgroups.setAgentWeight(10_000)
         Cgroups.set(path: "\(root)/programs/memory.max", to: "\(max(memory - reserve, memory / 2))")
         // Each thread costs the kernel some 20 KiB: the limit must bite before the memory does.
         Cgroups.set(path: "\(root)/programs/pids.max", to: "\(min(4096, max(128, memory / (256 << 10))))")
@@ -35,6 +35,11 @@ struct Cgroups {
         guard programs >= 0 else { throw BootError("\(root)/programs", errno: errno) }
         memoryEvents = open("\(root)/programs/memory.events", O_RDONLY | O_CLOEXEC)
         processEvents = open("\(root)/programs/pids.events", O_RDONLY | O_CLOEXEC)
+    }
+
+    /// How much of a busy processor the agent gets; programs have 100 together.
+    static func setAgentWeight(_ weight: Int) {
+        set(path: "\(root)/agent/cpu.weight", to: "\(weight)")
     }
 
     func events() -> Events {

@@ -40,7 +40,12 @@ final class Programs {
     /// - Parameter onEnd: called once, from the event loop, when it was reaped.
     /// - Returns: its process id, or nil with the reason on the console.
     func start(_ words: [String], descriptors: [Int32], onEnd: @escaping (ProgramEnd) -> Void) -> pid_t? {
-        let variables = environment.map { "\($0.name)=\($0.value)" }
+        start(words.map { Array($0.utf8) }, descriptors: descriptors, onEnd: onEnd)
+    }
+
+    /// The same with words that need not be text.
+    func start(_ words: [[UInt8]], descriptors: [Int32], onEnd: @escaping (ProgramEnd) -> Void) -> pid_t? {
+        let variables = environment.map { Array("\($0.name)=\($0.value)".utf8) }
         mkdir("/app", 0o755)
         var pid: pid_t = 0
         let failure = withCStrings(words) { argv in
@@ -62,7 +67,7 @@ final class Programs {
             }
         }
         guard failure == 0 else {
-            log("\(words[0]) cannot be started: \(String(cString: strerror(failure)))")
+            log("\(String(decoding: words[0], as: UTF8.self)) cannot be started: \(String(cString: strerror(failure)))")
             return nil
         }
         endings[pid] = onEnd
@@ -88,10 +93,13 @@ final class Programs {
     }
 
     private func withCStrings<Result>(
-        _ strings: [String],
+        _ strings: [[UInt8]],
         _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
     ) -> Result {
-        let pointers = strings.map { strdup($0) } + [nil]
+        let pointers =
+            strings.map { text in
+                (text + [0]).withUnsafeBytes { strdup($0.bindMemory(to: CChar.self).baseAddress.unsafelyUnwrapped) }
+            } + [nil]
         defer { pointers.forEach { free($0) } }
         return pointers.withUnsafeBufferPointer { buffer in
             // The array ends with nil, so that it is never empty.

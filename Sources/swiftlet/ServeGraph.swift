@@ -61,6 +61,7 @@ struct ServeGraph {
             services: ServerServices(
                 sessions: sessions,
                 executions: executions,
+                files: sessions,
                 accounts: accounts,
                 usage: UsageStore(database)
             ),

@@ -33,7 +33,7 @@ import Testing
         #expect(throws: ProtocolError.payloadTooLong(65_537)) { try decoder.next() }
     }
 
-    @Test(arguments: [UInt8(0), 15, 255])
+    @Test(arguments: [UInt8(0), 19, 255])
     func anUnknownTypeIsRefused(type: UInt8) {
         var decoder = FrameDecoder()
         decoder.append([0, 0, 0, 0, 0, 0, 0, 0, type, 0, 0, 0])

@@ -44,6 +44,7 @@ struct AccountServer: Sendable {
             services: ServerServices(
                 sessions: FakeSessions(),
                 executions: FakeExecutions(),
+                files: FakeFiles(),
                 accounts: accounts,
                 usage: UsageStore(database)
             ),

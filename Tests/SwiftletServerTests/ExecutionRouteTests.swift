@@ -18,26 +18,8 @@ import Testing
         _ executions: FakeExecutions = FakeExecutions(),
         _ body: @escaping @Sendable (any TestClientProtocol, HTTPFields) async throws -> Void
     ) async throws {
-        let database = try Database.inMemory()
-        let user = try await UserStore(database).create(email: "a@example.org")
-        let key = try await KeyStore(database).create(for: user.id, label: "").text
-        let accounts = await AccountServices(
-            database,
-            configuration: .init(tokenSecret: AccountServer.secret),
-            logger: Logger(label: "test")
-        )
-        let services = ServerServices(
-            sessions: FakeSessions(),
-            executions: executions,
-            accounts: accounts,
-            usage: UsageStore(database)
-        )
-        let server = SwiftletApplication(services: services, configuration: ServerConfiguration(version: "test"))
-        var logger = Logger(label: "test")
-        logger.logLevel = .critical
-        let headers: HTTPFields = [.authorization: "Bearer \(key)", .contentType: "application/json"]
-        try await Application(router: server.router(), logger: logger).test(.router) { client in
-            try await body(client, headers)
+        try await TestServer.with(executions: executions) { client, key in
+            try await body(client, [.authorization: "Bearer \(key)", .contentType: "application/json"])
         }
     }
 

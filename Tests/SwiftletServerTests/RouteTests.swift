@@ -17,28 +17,7 @@ import Testing
         sessions: FakeSessions = FakeSessions(),
         _ body: @escaping @Sendable (any TestClientProtocol, String) async throws -> Void
     ) async throws {
-        let database = try Database.inMemory()
-        let user = try await UserStore(database).create(email: "a@example.org")
-        let key = try await KeyStore(database).create(for: user.id, label: "").text
-        let accounts = await AccountServices(
-            database,
-            configuration: .init(tokenSecret: Array(repeating: 7, count: 32)),
-            logger: Logger(label: "test")
-        )
-        let server = SwiftletApplication(
-            services: ServerServices(
-                sessions: sessions,
-                executions: executions,
-                accounts: accounts,
-                usage: UsageStore(database)
-            ),
-            configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
-        )
-        var logger = Logger(label: "test")
-        logger.logLevel = .critical
-        try await Application(router: server.router(), logger: logger).test(.router) { client in
-            try await body(client, key)
-        }
+        try await TestServer.with(executions: executions, sessions: sessions, body)
     }
 
     private func post(

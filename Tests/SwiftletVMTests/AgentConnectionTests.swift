@@ -240,7 +240,7 @@ import Testing
                         0..<12,
                         with: [UInt8(count - 12 > 255 ? 255 : count - 12), 0, 0, 0, 1, 0, 0, 0]
                     )
-                    bytes.insert(contentsOf: [UInt8.random(in: 0...13, using: &generator), 0, 0, 0], at: 8)
+                    bytes.insert(contentsOf: [UInt8.random(in: 0...18, using: &generator), 0, 0, 0], at: 8)
                 }
                 peer.send(bytes: bytes)
                 connection.cancel(stream: 1, reason: .cancelled)

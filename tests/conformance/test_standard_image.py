@@ -2,9 +2,12 @@
 """What the standard image promises."""
 
 import base64
+import hashlib
+import os
 import struct
 
 import pytest
+import requests
 
 from server import Server
 
@@ -82,3 +85,31 @@ def test_the_tools_are_there(session):
 def test_nothing_leaves_the_guest(session):
     assert session.bash("ip -brief link | awk '{print $1}'")["stdout"] == "lo\n"
     assert session.bash("curl -sS --max-time 5 http://192.0.2.1/")["exit_code"] != 0
+
+
+def test_two_gigabytes_pass_through_in_flat_memory(session):
+    url = "%s/v1/sessions/%s/files/app/huge" % (session.server.url, session.id)
+    headers = {"X-API-Key": session.key}
+    size = 2 << 30
+    block = os.urandom((1 << 20) - 8)
+    sent = hashlib.sha256()
+
+    def content():
+        for number in range(size >> 20):
+            piece = number.to_bytes(8, "big") + block
+            sent.update(piece)
+            yield piece
+
+    session.bash("true")
+    before = session.server.resident_megabytes()
+    reply = requests.put(url, data=content(), headers=headers, timeout=600)
+    assert reply.status_code == 201, reply.text
+    assert reply.json()["size"] == size
+    received = hashlib.sha256()
+    with requests.get(url, headers=headers, stream=True, timeout=600) as reply:
+        assert reply.headers["Content-Length"] == str(size)
+        for piece in reply.iter_content(1 << 20):
+            received.update(piece)
+    assert received.hexdigest() == sent.hexdigest()
+    assert session.server.resident_megabytes() - before < 100
+    assert int(session.bash("grep VmHWM /proc/1/status | tr -dc 0-9")["stdout"]) < 64 * 1024

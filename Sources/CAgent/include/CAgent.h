@@ -51,6 +51,16 @@ int agent_raise_descriptor_limit(void);
 /// Puts this process before all others; its children start as ordinary ones. 0 or an errno.
 int agent_become_realtime(void);
 
+/// Starts threads that take pointers from a pipe, call with each, and put it into another pipe: work that may block.
+/// `jobs` is the end to write to, `done` the end to read from, which does not block. 0 or an errno.
+int agent_start_workers(int count, void (*run)(void *), int *jobs, int *done);
+
+/// Lets the kernel write a file's range to the disk, and waits for it if told to; then its pages can be reused.
+void agent_write_back(int descriptor, int64_t offset, int64_t count, int wait);
+
+/// `O_NOFOLLOW`, `O_CLOEXEC`, `O_NONBLOCK` and `O_NOCTTY` together.
+int agent_safe_open_flags(void);
+
 /// Restarts the machine, which ends the VM. Does not return.
 void agent_reboot(void);
 

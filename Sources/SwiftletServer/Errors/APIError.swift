@@ -73,6 +73,25 @@ struct APIError: Error {
         if case .string(let text) = body["detail"] { text } else { status.reasonPhrase }
     }
 
+    /// The one place where refusals of files become HTTP.
+    init(_ error: FileError) {
+        let status: HTTPResponse.Status =
+            switch error.code {
+            case .notFound, .notADirectory: .notFound
+            case .isADirectory, .notRegular, .exists, .notEmpty, .wrongOffset, .busy, .other: .conflict
+            case .noSpace: .init(code: 507, reasonPhrase: "Insufficient Storage")
+            case .notPermitted: .forbidden
+            case .nameTooLong, .tooManyLinks, .wrongSize, .archive: .badRequest
+            case .tooLarge: .contentTooLarge
+            case .vmLost: .serviceUnavailable
+            }
+        self.init(status, error.description)
+        if error.code == .vmLost { headers[.retryAfter] = "1" }
+        if error.code == .wrongOffset {
+            body = ["detail": .string(error.description), "offset": .integer(error.size)]
+        }
+    }
+
     var response: Response {
         var buffer = ByteBuffer()
         body.write(to: &buffer)

@@ -59,6 +59,7 @@ struct ErrorMiddleware: RouterMiddleware {
                 logger.error("A user's limits could not be checked", metadata: ["error": "\(reason)"])
             }
             return APIError(error).response
+        case let error as FileError: return APIError(error).response
         case let error as HTTPError:
             return answer(to: error, request: request)
         default:
@@ -92,7 +93,7 @@ struct ErrorMiddleware: RouterMiddleware {
     }
 }
 
-/// Which methods a path has; `{name}` stands for any one segment.
+/// Which methods a path has; `{name}` stands for any one segment, `**` at the end for some.
 struct PathMethods: Sendable {
     let entries: [(path: String, method: HTTPRequest.Method)]
 
@@ -101,8 +102,10 @@ struct PathMethods: Sendable {
     func allowed(for path: String) -> [HTTPRequest.Method] {
         let segments = path.split(separator: "/")
         return entries.filter { entry in
-            let pattern = entry.path.split(separator: "/")
-            return pattern.count == segments.count
+            var pattern = entry.path.split(separator: "/")
+            let isOpen = pattern.last == "**"
+            if isOpen { pattern.removeLast() }
+            return (isOpen ? pattern.count < segments.count : pattern.count == segments.count)
                 && zip(pattern, segments).allSatisfy { $0.hasPrefix("{") || $0 == $1 }
         }.map(\.method)
     }

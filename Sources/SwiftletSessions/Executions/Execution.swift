@@ -148,7 +148,8 @@ struct Execution: Sendable {
 
     private func keep(_ bytes: [UInt8], of channel: AgentProtocol.Channel) async throws {
         switch channel {
-        case .stdout, .source: try await keep(bytes, in: .stdout)
+        case .stdout: try await keep(bytes, in: .stdout)
+        case .source, .content: break  // The connection lets neither through on an execution's stream.
         case .stderr: try await keep(bytes, in: .stderr)
         case .results:
             let bundles = live.results.withLock { $0.append(bytes) }

@@ -52,10 +52,7 @@ package final class AgentConnection: Sendable {
 
     /// Sends code to the agent. The events end with `exited` or `refused`, or throw when the VM is lost.
     package func execute(_ language: GuestLanguage, source: [UInt8], timeout: Duration) -> AgentExecution {
-        let stream = lastStream.withLock { last in
-            last += 1
-            return last
-        }
+        let stream = nextStream()
         let (events, continuation) = AsyncThrowingStream<AgentExecution.Event, any Error>.makeStream()
         let request = ExecuteRequest(
             language: language,
@@ -64,6 +61,14 @@ package final class AgentConnection: Sendable {
         )
         run { $0.open(stream: stream, request: request, source: source, continuation: continuation) }
         return AgentExecution(connection: self, stream: stream, events: events)
+    }
+
+    /// A stream's number is never used twice.
+    func nextStream() -> UInt32 {
+        lastStream.withLock { last in
+            last += 1
+            return last
+        }
     }
 
     package func cancel(stream: UInt32, reason: CancelReason) {
@@ -85,7 +90,7 @@ package final class AgentConnection: Sendable {
         run { $0.onViolation(callback) }
     }
 
-    private func run(_ body: @escaping @Sendable (AgentHandler) -> Void) {
+    func run(_ body: @escaping @Sendable (AgentHandler) -> Void) {
         let handler = handler
         if channel.eventLoop.inEventLoop {
             body(handler.value)

@@ -19,6 +19,8 @@ final class AgentHandler: ChannelInboundHandler {
         var deadline: Scheduled<Void>?
     }
 
+    private static let tick: TimeAmount = .seconds(60)
+
     let hello: EventLoopPromise<Hello>
     let warm: EventLoopPromise<Void>
     private var violation: (@Sendable (ProtocolError) -> Void)?
@@ -28,6 +30,8 @@ final class AgentHandler: ChannelInboundHandler {
     private var context: ChannelHandlerContext?
     private var decoder = FrameDecoder()
     private var streams: [UInt32: Stream] = [:]
+    private var files = FileStreamTable()
+    private var ticker: RepeatedTask?
     private var preparing: (request: Prepare, promise: EventLoopPromise<Prepared>)?
     /// The guest has confirmed what must be its own.
     private var isPrepared = false
@@ -94,6 +98,33 @@ final class AgentHandler: ChannelInboundHandler {
         send(frames)
     }
 
+    /// Opens a stream for an operation on a file.
+    func open(stream: UInt32, request: FileRequest, continuation: FileStreamTable.Continuation) {
+        if let failure {
+            continuation.finish(throwing: failure)
+            return
+        }
+        withFiles { $0.open(stream, request: request, continuation: continuation) }
+        guard ticker == nil else { return }
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        ticker = eventLoop.scheduleRepeatedTask(initialDelay: Self.tick, delay: Self.tick) { task in
+            bound.value.tick(task)
+        }
+    }
+
+    /// Looks after operations on files, while there are any.
+    private func tick(_ task: RepeatedTask) {
+        withFiles { $0.tick() }
+        guard files.isEmpty else { return }
+        task.cancel()
+        ticker = nil
+    }
+
+    /// Changes the files' streams and sends what follows from it.
+    func withFiles(_ body: (inout FileStreamTable) -> [Frame]) {
+        send(body(&files))
+    }
+
     func cancel(stream: UInt32, reason: CancelReason) {
         guard streams[stream] != nil else { return }
         send([Frame(.cancel, stream: stream, payload: [reason.rawValue])])
@@ -138,6 +169,9 @@ final class AgentHandler: ChannelInboundHandler {
             stream.continuation.finish(throwing: error)
         }
         streams = [:]
+        files.fail(error)
+        ticker?.cancel()
+        ticker = nil
     }
 
     private func sourceFrames(stream: UInt32) -> [Frame] {
@@ -222,6 +256,7 @@ final class AgentHandler: ChannelInboundHandler {
     }
 
     private func receive(_ frame: Frame, on number: UInt32) throws(ProtocolError) {
+        if isPrepared, files.contains(number) { return send(try files.receive(frame)) }
         // Nothing may run in a guest that is not its own yet.
         guard isPrepared || frame.type == .credit, var stream = streams[number] else {
             throw .unexpectedFrame(frame.type, stream: number)
@@ -231,7 +266,7 @@ final class AgentHandler: ChannelInboundHandler {
             // An empty one would cost the guest no credit, and the host an event.
             guard frame.payload.count > 1, let code = frame.payload.first,
                 let channel = AgentProtocol.Channel(rawValue: code),
-                channel != .source
+                channel == .stdout || channel == .stderr || channel == .results
             else { throw .invalidValue(field: "channel", value: UInt64(frame.payload.first ?? 0)) }
             try stream.receive.receive(frame.payload.count - 1, stream: number)
             streams[number] = stream
@@ -249,7 +284,8 @@ final class AgentHandler: ChannelInboundHandler {
             finish(number, with: .refused(try Refusal(payload: frame.payload)))
         case .end:
             break
-        case .hello, .prepare, .prepared, .ping, .pong, .execute, .cancel, .warm, .rehearse:
+        case .hello, .prepare, .prepared, .ping, .pong, .execute, .cancel, .warm, .rehearse, .file, .opened, .range,
+            .done:
             throw .unexpectedFrame(frame.type, stream: number)
         }
     }

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import HTTPTypes
+import Hummingbird
+import NIOCore
+import SwiftletSessions
+import SwiftletStore
+
+/// `/v1/sessions/{id}/files/{path}`: reading and listing. Writing is in `FileWriteRoutes`.
+struct FileRoutes: Sendable {
+    private static let defaultPage = 1_000
+    private static let largestPage = 10_000
+
+    let files: any FileAPI
+    let authenticator: Authenticator
+
+    var routes: [Route] {
+        let writing = FileWriteRoutes(files: files, authenticator: authenticator)
+        // The directory `/` has no path behind `files`.
+        return ["/v1/sessions/{id}/files", "/v1/sessions/{id}/files/**"].flatMap { path in
+            [
+                Route(.get, path, get),
+                Route(.head, path, head),
+                Route(.put, path, writing.put),
+                Route(.delete, path, writing.delete),
+            ]
+        }
+    }
+
+    private func get(_ request: Request, _ context: AppContext) async throws -> Response {
+        let user = try await authenticator.user(request.headers)
+        let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
+        let query = FormFields((request.uri.query ?? "").utf8)
+        if try FileInput.flag("recursive", query) { return archive(try await files.pack(file)) }
+        if isDirectory { return try await list(file, query) }
+        do {
+            return content(try await files.read(file), request)
+        } catch let error as FileError where error.code == .isADirectory {
+            return try await list(file, query)
+        }
+    }
+
+    /// What `GET` would say, without the content; and how far a partial upload to the path is.
+    private func head(_ request: Request, _ context: AppContext) async throws -> Response {
+        let user = try await authenticator.user(request.headers)
+        let (file, _) = try FileInput.location(of: request, context, user: user)
+        let offset = await partialSize(file)
+        var response: Response
+        do {
+            let info = try await files.status(of: file)
+            var headers = FileOutput.headers(info)
+            if info.kind == .file { headers[.contentLength] = String(info.size) }
+            response = Response(status: .ok, headers: headers)
+        } catch let error as FileError where offset != nil {
+            response = APIError(error).response.createHeadResponse()
+        }
+        if let offset, let name = FileOutput.offsetHeader { response.headers[name] = String(offset) }
+        return response
+    }
+
+    private func partialSize(_ file: FileLocation) async -> Int? {
+        var partial = file
+        partial.path = PartialFile.path(of: file.path)
+        guard let info = try? await files.status(of: partial), info.kind == .file else { return nil }
+        return info.size
+    }
+
+    private func list(_ directory: FileLocation, _ query: FormFields) async throws -> Response {
+        let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
+        let listing = try await files.list(directory, after: query.bytes("after") ?? [], limit: limit)
+        return Response(json: FileOutput.json(listing, of: directory))
+    }
+
+    private func archive(_ download: FileDownload) -> Response {
+        Response(
+            status: .ok,
+            headers: [.contentType: "application/x-tar", .xContentTypeOptions: "nosniff"],
+            body: ResponseBody { writer in
+                try await download.send { try await writer.write($0) }
+                try await writer.finish(nil)
+            }
+        )
+    }
+
+    private func content(_ download: FileDownload, _ request: Request) -> Response {
+        let info = download.info
+        var headers = FileOutput.headers(info)
+        let tag = FileOutput.tag(info)
+        if Self.matches(request.headers[.ifNoneMatch], tag) { return Response(status: .notModified, headers: headers) }
+        let condition = request.headers[.ifRange]
+        let isSame = condition == nil || condition == tag || condition == headers[.lastModified]
+        switch ByteRange(isSame ? request.headers[.range] : nil, size: info.size) {
+        case .whole:
+            return Response(status: .ok, headers: headers, body: Self.body(download, 0..<info.size))
+        case .part(let range):
+            headers[.contentRange] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(info.size)"
+            return Response(status: .partialContent, headers: headers, body: Self.body(download, range))
+        case .unsatisfiable:
+            let words = "The file has \(info.size) bytes"
+            return APIError(.rangeNotSatisfiable, words, headers: [.contentRange: "bytes */\(info.size)"]).response
+        }
+    }
+
+    private static func body(_ download: FileDownload, _ range: Range<Int>) -> ResponseBody {
+        ResponseBody(contentLength: range.count) { writer in
+            try await download.send(range) { try await writer.write($0) }
+            try await writer.finish(nil)
+        }
+    }
+
+    private static func matches(_ header: String?, _ tag: String) -> Bool {
+        guard let header else { return false }
+        return header.split(separator: ",").contains { candidate in
+            let text = candidate.drop { $0 == " " }.prefix { $0 != " " }
+            return text == "*" || text == tag || text == "W/\(tag)"
+        }
+    }
+}
+
+/// Where a resumable upload grows, as the guest's agent does it: `.NAME.partial` in the same directory.
+enum PartialFile {
+    static func path(of path: [UInt8]) -> [UInt8] {
+        let start = (path.lastIndex(of: UInt8(ascii: "/")) ?? -1) + 1
+        return path[..<start] + Array(".".utf8) + path[start...] + Array(".partial".utf8)
+    }
+}

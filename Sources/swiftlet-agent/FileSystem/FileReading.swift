@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import AgentProtocol
+import Glibc
+
+/// A file on its way to the host.
+final class FileReading: FileOperation {
+    private struct Opened: Sendable {
+        let descriptor: Int32
+        var status: FileStatus
+        /// What a file holds whose size says nothing, as those in /proc.
+        var content: [UInt8]?
+    }
+
+    /// Bytes that are read of a file without a size, at most.
+    private static let unsizedLimit = 4 << 20
+    private static let chunk = 128 * 1024
+    /// Files in /sys announce a page and hold a line.
+    private static let page: UInt64 = 4_096
+
+    private var opened: Opened?
+    private var position: UInt64 = 0
+    private var left: UInt64?
+    private var sent: UInt64 = 0
+    private var isReading = false
+
+    override func start() {
+        let path = path
+        attempt { () throws(FileFailure) -> Opened in
+            try FileReading.open(path)
+        } then: { [self] opened in
+            guard !isOver else { return FileReading.close(opened) }
+            self.opened = opened
+            stream.send(.opened, opened.status.payload)
+        }
+    }
+
+    private static func open(_ path: GuestPath) throws(FileFailure) -> Opened {
+        let descriptor = try path.open(O_RDONLY)
+        do throws(FileFailure) {
+            var status = try FileStatus(of: descriptor)
+            switch status.kind {
+            case .regular: break
+            case .directory: throw FileFailure(errno: EISDIR)
+            default: throw FileFailure(.notRegular, "It is no regular file")
+            }
+            guard status.size == 0 || status.size == page else {
+                return Opened(descriptor: descriptor, status: status, content: nil)
+            }
+            let content = try readAll(descriptor)
+            status.size = UInt64(content.count)
+            return Opened(descriptor: descriptor, status: status, content: content)
+        } catch {
+            Glibc.close(descriptor)
+            throw error
+        }
+    }
+
+    private static func readAll(_ descriptor: Int32) throws(FileFailure) -> [UInt8] {
+        var content: [UInt8] = []
+        while true {
+            let piece = try read(descriptor, chunk, at: nil)
+            if piece.isEmpty { return content }
+            content += piece
+            guard content.count <= unsizedLimit else {
+                throw FileFailure(.tooLarge, "It has no size and more than \(unsizedLimit) bytes")
+            }
+        }
+    }
+
+    private static func read(_ descriptor: Int32, _ count: Int, at offset: UInt64?) throws(FileFailure) -> [UInt8] {
+        var failure: Int32 = 0
+        let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+            var result: Int
+            repeat {
+                result =
+                    if let offset {
+                        pread(descriptor, buffer.baseAddress, count, off_t(offset))
+                    } else {
+                        Glibc.read(descriptor, buffer.baseAddress, count)
+                    }
+            } while result < 0 && errno == EINTR
+            if result < 0 { failure = errno }
+            filled = max(0, result)
+        }
+        if failure != 0 { throw FileFailure(errno: failure) }
+        return bytes
+    }
+
+    override func send(_ range: FileRange) throws(ProtocolError) {
+        guard opened != nil, left == nil else { throw .unexpectedFrame(.range, stream: stream.number) }
+        position = range.offset
+        left = range.length
+        resume()
+    }
+
+    override func resume() {
+        guard let opened, let left, !isReading, !isOver else { return }
+        guard left > 0 else { return finish() }
+        guard stream.canSend else { return }
+        let wanted = Int(min(left, UInt64(min(stream.available, FileReading.chunk))))
+        if let content = opened.content {
+            let start = Int(min(position, UInt64(content.count)))
+            return deliver(Array(content[start..<min(start + wanted, content.count)]))
+        }
+        isReading = true
+        let offset = position
+        attempt { () throws(FileFailure) -> [UInt8] in
+            try FileReading.read(opened.descriptor, wanted, at: offset)
+        } then: { [self] bytes in
+            isReading = false
+            if isOver { return release() }
+            deliver(bytes)
+        }
+    }
+
+    private func deliver(_ bytes: [UInt8]) {
+        guard !bytes.isEmpty else { return finish() }
+        position += UInt64(bytes.count)
+        sent += UInt64(bytes.count)
+        left = (left ?? 0) - UInt64(bytes.count)
+        _ = stream.take(upTo: bytes.count)
+        bytes.withUnsafeBytes { all in
+            var rest = all[...]
+            while !rest.isEmpty {
+                let piece = rest.prefix(ProtocolLimits.maximumPayload - 1)
+                rest = rest.dropFirst(piece.count)
+                stream.send(UnsafeRawBufferPointer(rebasing: piece), channel: .content)
+            }
+        }
+        resume()
+    }
+
+    private func finish() {
+        end(FileDone(count: sent))
+        release()
+    }
+
+    override func fail(_ failure: FileFailure) {
+        isReading = false
+        super.fail(failure)
+        release()
+    }
+
+    override func cancel() {
+        super.cancel()
+        if !isReading { release() }
+    }
+
+    private func release() {
+        if let opened { FileReading.close(opened) }
+        opened = nil
+    }
+
+    private static func close(_ opened: Opened) { Glibc.close(opened.descriptor) }
+}

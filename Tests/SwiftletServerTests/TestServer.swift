@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Hummingbird
+import HummingbirdTesting
+import Logging
+import SwiftletServer
+import SwiftletStore
+
+/// A server over fakes, with one user.
+enum TestServer {
+    /// Runs a body with a client of the server and the user's key.
+    static func with(
+        executions: FakeExecutions = FakeExecutions(),
+        sessions: FakeSessions = FakeSessions(),
+        files: FakeFiles = FakeFiles(),
+        _ body: @escaping @Sendable (any TestClientProtocol, String) async throws -> Void
+    ) async throws {
+        let database = try Database.inMemory()
+        let user = try await UserStore(database).create(email: "a@example.org")
+        let key = try await KeyStore(database).create(for: user.id, label: "").text
+        var logger = Logger(label: "test")
+        logger.logLevel = .critical
+        let accounts = await AccountServices(
+            database,
+            configuration: .init(tokenSecret: AccountServer.secret),
+            logger: logger
+        )
+        let server = SwiftletApplication(
+            services: ServerServices(
+                sessions: sessions,
+                executions: executions,
+                files: files,
+                accounts: accounts,
+                usage: UsageStore(database)
+            ),
+            configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
+        )
+        try await Application(router: server.router(), logger: logger).test(.router) { client in
+            try await body(client, key)
+        }
+    }
+}
