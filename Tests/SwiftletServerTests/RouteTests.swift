@@ -168,13 +168,17 @@ struct FakeSessions: SessionAPI {
             (.notFound(id), .notFound), (.noVM(id), .notFound),
             (.overloaded(reason: "full", retryAfter: 7), .serviceUnavailable),
             (.vmUnavailable(reason: "x"), .serviceUnavailable), (.shuttingDown, .serviceUnavailable),
+            (.limitsUnavailable(reason: "secret"), .serviceUnavailable), (.forbidden(reason: "x"), .forbidden),
+            (.quotaExceeded(reason: "x", retryAfter: 7), .tooManyRequests),
         ]
         for (failure, status) in cases {
             try await withServer(FakeSessions(failure: failure)) { client, key in
                 let response = try await post(client, "/execute", #"{"command":"1"}"#, key: key)
                 #expect(response.status == status)
                 #expect(try object(response)["detail"] is String)
-                #expect((response.headers[.retryAfter] != nil) == (status == .serviceUnavailable))
+                let mayComeAgain = [.serviceUnavailable, .tooManyRequests].contains(status)
+                #expect((response.headers[.retryAfter] != nil) == mayComeAgain)
+                #expect(!String(buffer: response.body).contains("secret"))
             }
         }
     }
