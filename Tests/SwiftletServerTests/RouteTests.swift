@@ -120,13 +120,17 @@ import Testing
             (.notFound(id), .notFound), (.noVM(id), .notFound),
             (.overloaded(reason: "full", retryAfter: 7), .serviceUnavailable),
             (.vmUnavailable(reason: "x"), .serviceUnavailable), (.shuttingDown, .serviceUnavailable),
+            (.limitsUnavailable(reason: "secret"), .serviceUnavailable), (.forbidden(reason: "x"), .forbidden),
+            (.quotaExceeded(reason: "x", retryAfter: 7), .tooManyRequests),
         ]
         for (failure, status) in cases {
             try await withServer(FakeExecutions(failure: failure)) { client, key in
                 let response = try await post(client, "/execute", #"{"command":"1"}"#, key: key)
                 #expect(response.status == status)
                 #expect(try object(response)["detail"] is String)
-                #expect((response.headers[.retryAfter] != nil) == (status == .serviceUnavailable))
+                let mayComeAgain = [.serviceUnavailable, .tooManyRequests].contains(status)
+                #expect((response.headers[.retryAfter] != nil) == mayComeAgain)
+                #expect(!String(buffer: response.body).contains("secret"))
             }
         }
     }

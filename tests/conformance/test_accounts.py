@@ -9,6 +9,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import termios
 import threading
 import time
 
@@ -287,6 +288,45 @@ def test_the_command_line_says_what_is_wrong(server):
             [PROGRAM, *words], env=server.environment(), input="short\n", capture_output=True, text=True, timeout=60
         )
         assert result.returncode != 0 and said in result.stderr, (words, result.stderr)
+
+
+def test_a_password_is_asked_for_unseen_and_twice(server):
+    user = User(server, "terminal@example.org")
+
+    def answer(*lines):
+        master, slave = os.openpty()
+        process = subprocess.Popen(
+            [PROGRAM, "user", "password", "terminal@example.org"],
+            env=server.environment(),
+            stdin=slave,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            for line in lines:
+                # The echo is off before the prompt is there.
+                said = b""
+                while not said.endswith(b": "):
+                    said += process.stderr.read(1)
+                os.write(master, line.encode() + b"\n")
+            words = process.stderr.read().decode()
+            code = process.wait(60)
+            # What a terminal would have shown: nothing.
+            os.set_blocking(master, False)
+            try:
+                shown = os.read(master, 1000)
+            except BlockingIOError:
+                shown = b""
+            assert shown.strip() == b""
+            assert termios.tcgetattr(slave)[3] & termios.ECHO
+            return code, words
+        finally:
+            os.close(slave)
+            os.close(master)
+
+    assert answer(PASSWORD, PASSWORD)[0] == 0
+    assert user.log_in(PASSWORD).status_code == 200
+    code, words = answer(PASSWORD, PASSWORD + "x")
+    assert code != 0 and "not the same" in words
 
 
 def instavm(server, home, *words, **environment):
