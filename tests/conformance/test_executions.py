@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import hashlib
+import json
 import socket
 import time
 import uuid
@@ -314,6 +315,17 @@ def test_events_come_as_they_happen(server, session):
     follower.resume()
     assert bytes(follower.streams["stdout"]) == b"now\nlate\n"
     assert (follower.exit["exit_code"], follower.exit["outcome"]) == (4, "exited")
+
+
+def test_rich_results_are_events_and_stay_with_the_execution(server, session):
+    follower = Follower(server.url, headers(server))
+    follower.begin({"command": "display('first')\n{'a': 1}", "session_id": session.id})
+    assert [bundle["data"]["text/plain"] for bundle in follower.results] == ["'first'", "{'a': 1}"]
+    assert [bundle["type"] for bundle in follower.results] == ["display_data", "execute_result"]
+    found = record(server, follower.execution)
+    assert found["results"] == follower.results
+    lines = get(server, follower.execution, "/output", stream="results").text.splitlines()
+    assert [json.loads(line) for line in lines] == follower.results
 
 
 def test_a_client_cut_a_hundred_times_gets_every_byte_once(server, session):
