@@ -101,8 +101,7 @@ package actor SessionService: SessionAPI, Service {
                 await leave(runtime)
             } catch {
                 await leave(runtime)
-                // Nobody will hear of it.
-                _ = try await store.delete(record.id)
+                await discard(record.id)
                 throw error
             }
         }
@@ -150,6 +149,15 @@ package actor SessionService: SessionAPI, Service {
                 try await createSession(owner: request.owner, options: SessionOptions())
             }
         return (record, try await enter(record))
+    }
+
+    /// Forgets a session that was made for a request which was then refused: nobody will hear of it.
+    func discard(_ id: SessionID) async {
+        do {
+            _ = try await store.delete(id)
+        } catch {
+            logger.error("A session could not be forgotten", metadata: ["session.id": "\(id)", "error": "\(error)"])
+        }
     }
 
     /// Ends the caller's part in a session.

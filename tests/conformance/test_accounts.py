@@ -168,11 +168,21 @@ def test_a_plans_vms_are_counted_and_given_back(server):
     second = server.session(key=user.key)
     reply = second.post("/execute", {"command": "1", "session_id": second.id})
     assert reply.status_code == 429 and "1 VMs at once" in reply.json()["detail"] and reply.headers["Retry-After"]
+    # In the background, too, nothing is taken in that cannot run; the key of such a request is not used up.
+    key = {"X-API-Key": user.key, "Idempotency-Key": "k"}
+    body = {"command": "true", "language": "bash", "session_id": second.id}
+    assert requests.post(server.url + "/execute_async", json=body, headers=key, timeout=30).status_code == 429
+    # A session that such a request would have made is not left behind.
+    made = {"command": "true", "language": "bash"}
+    assert requests.post(server.url + "/execute", json=made, headers={"X-API-Key": user.key}, timeout=30).status_code == 429
+    count = "SELECT COUNT(*) FROM sessions WHERE owner_id = (SELECT id FROM users WHERE email = 'one@example.org')"
+    assert sqlite3.connect(server.directory + "/swiftlet.sqlite").execute(count).fetchone() == (2,)
     with pytest.raises(RateLimitError):
         user.client(env={"A": "b"})
     # The one that lives is not hurt, and its end makes room.
     first.bash("true")
     first.kill()
+    assert requests.post(server.url + "/execute_async", json=body, headers=key, timeout=30).status_code == 200
     second.bash("true")
     # A VM that ended by itself makes room for the next of its own session, too.
     for _ in range(3):
