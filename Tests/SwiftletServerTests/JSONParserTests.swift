@@ -15,9 +15,11 @@ import Testing
 
     private static let texts: [(String, JSONValue)] = [
         ("null", .null), (" true ", .bool(true)), ("false", .bool(false)), ("0", .integer(0)),
-        ("-0", .integer(0)), ("-12", .integer(-12)), ("1.5e2", .integer(150)), ("30.0", .integer(30)), ("0.5", .number(0.5)),
+        ("-0", .integer(0)), ("-12", .integer(-12)), ("1.5e2", .integer(150)), ("30.0", .integer(30)),
+        ("0.5", .number(0.5)),
         ("99999999999999999999", .number(1e20)), ("\"\"", .string("")),
-        (#""a\"\\\/\b\f\n\r\t""#, .string("a\"\\/\u{8}\u{c}\n\r\t")), (#""\u00e9\ud83d\ude00\u0000""#, .string("é😀\0")),
+        (#""a\"\\\/\b\f\n\r\t""#, .string("a\"\\/\u{8}\u{c}\n\r\t")),
+        (#""\u00e9\ud83d\ude00\u0000""#, .string("é😀\0")),
         ("\"é😀\"", .string("é😀")), ("[]", .array([])), ("[1 , 2]", .array([.integer(1), .integer(2)])),
         ("{}", .object([])),
         (#"{"a":{"b":[null]},"":1}"#, ["a": ["b": [.null]], "": .integer(1)]),

@@ -330,8 +330,8 @@ def test_an_unknown_user_takes_as_long_as_a_wrong_password(server):
 def test_the_command_line_says_what_is_wrong(server):
     for words, said in [
         (["user", "plan", "nobody@example.org", "free"], "no user nobody@example.org"),
-        (["user", "plan", "admin@localhost", "gold"], "free, one-vm, pro"),
-        (["user", "add", "x@example.org", "--plan", "gold"], "free, one-vm, pro"),
+        (["user", "plan", "admin@localhost", "gold"], "free, one-run, one-vm, pro"),
+        (["user", "add", "x@example.org", "--plan", "gold"], "free, one-run, one-vm, pro"),
         (["user", "disable", "nobody@example.org"], "no user nobody@example.org"),
         (["key", "create", "admin@localhost", "--expires-in", "0"], "--expires-in"),
         (["user", "password", "admin@localhost"], "8 to 1024 bytes"),

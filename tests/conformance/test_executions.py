@@ -252,7 +252,7 @@ def test_a_caller_who_waits_is_told_of_the_cancellation(server, session):
 
 
 def test_a_guest_that_does_not_obey_a_cancellation_loses_its_vm():
-    server = Server(SWIFTLET_POOL_SIZE="0")
+    server = Server(SWIFTLET_POOL_SIZE="0", SWIFTLET_POOL_MAXIMUM="0")
     try:
         session = server.session()
         task = start(session, "echo begun; sleep 600")
@@ -509,7 +509,7 @@ def test_a_killed_server_leaves_each_execution_in_a_true_state():
 
 
 def test_a_server_that_is_stopped_lets_work_end_and_says_what_it_cut():
-    server = Server("--shutdown-seconds", "4")
+    server = Server("--shutdown-seconds", "8")
     session = server.session()
     session.bash("true")
     short = start(session, "sleep 2; echo short")
