@@ -31,7 +31,8 @@ enum TestServer {
                 executions: executions,
                 files: files,
                 accounts: accounts,
-                usage: UsageStore(database)
+                usage: UsageStore(database),
+                audit: AuditLog(AuditStore(database), logger: logger)
             ),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )

@@ -233,9 +233,15 @@ package actor ExecutionService: ExecutionAPI, Service {
         if isPromised, !(try await store.insert(record)) { throw SessionError.idempotencyMismatch }
         live[record.id] = execution
         let way = Execution(request: request, session: session, runtime: runtime, sessions: sessions, live: execution)
-        let job: Job = { [self] in
-            await follow(way, isWritten: isPromised)
-            await sessions.leave(runtime)
+        // It goes on in another task, in whose lines of the log its request shall be found.
+        var logger = Logger.current
+        logger[metadataKey: "execution.id"] = "\(record.id)"
+        for (name, value) in SessionService.metadata(of: session) { logger[metadataKey: name] = value }
+        let job: Job = { [self, logger] in
+            await withLogger(logger) { _ in
+                await follow(way, isWritten: isPromised)
+                await sessions.leave(runtime)
+            }
         }
         if case .enqueued = submitted.yield(job) { return execution }
         live[record.id] = nil
@@ -272,10 +278,20 @@ package actor ExecutionService: ExecutionAPI, Service {
         metrics.count(record)
         unpurgedBytes += record.sizes.values.reduce(0) { $0 + $1.bytes }
         let final = record
+        // Of what somebody waited for there is the request's own line.
+        let isPlain = final.mode == .sync && final.state == .exited
+        Logger.current.log(level: isPlain ? .debug : .info, "Execution ended", metadata: Self.metadata(of: final))
         execution.journal.update { $0 = final }
         // Before the answer: its caller's next request finds the place in the plan free.
         forget(way)
         execution.succeed(ExecutionResult(execution.journal))
+    }
+
+    private static func metadata(of record: ExecutionRecord) -> Logger.Metadata {
+        [
+            "vm.id": "\(record.vmID ?? "none")", "language": "\(record.language)", "mode": "\(record.mode.rawValue)",
+            "outcome": "\(record.state.rawValue)", "duration_ms": "\(Int(record.executionTime * 1_000))",
+        ]
     }
 
     private func forget(_ way: Execution) {
@@ -290,9 +306,9 @@ package actor ExecutionService: ExecutionAPI, Service {
         do {
             try await archive.finish(record, journal: execution.journal)
         } catch {
-            logger.error(
+            Logger.current.error(
                 "An execution's end could not be written down",
-                metadata: ["execution.id": "\(record.id)", "error": "\(error)"]
+                metadata: ["error": "\(error)"]
             )
         }
     }
@@ -301,9 +317,9 @@ package actor ExecutionService: ExecutionAPI, Service {
         do {
             return try await store.insert(record)
         } catch {
-            logger.error(
+            Logger.current.error(
                 "An execution could not be written down",
-                metadata: ["execution.id": "\(record.id)", "error": "\(error)"]
+                metadata: ["error": "\(error)"]
             )
             return false
         }
@@ -313,9 +329,9 @@ package actor ExecutionService: ExecutionAPI, Service {
         do {
             try await store.remove(id)
         } catch {
-            logger.error(
+            Logger.current.error(
                 "An execution that did not run could not be forgotten",
-                metadata: ["execution.id": "\(id)", "error": "\(error)"]
+                metadata: ["error": "\(error)"]
             )
         }
     }
