@@ -79,7 +79,9 @@ import Testing
 
     @Test func pagesStayTheSameWhileMoreComes() async throws {
         let store = AuditStore(try Database.inMemory())
-        let events = (0..<25).map { AuditEvent(.sessionCreated, by: .user(ada), owner: ada, at: Self.start + Double($0)) }
+        let events = (0..<25).map { number in
+            AuditEvent(.sessionCreated, by: .user(ada), owner: ada, at: Self.start + Double(number))
+        }
         try await store.append(events)
         var filter = AuditStore.Filter(owner: ada, limit: 10)
         var seen: [AuditEventID] = []
@@ -122,7 +124,7 @@ import Testing
         #expect(try await log.store.list(.init(owner: nil)).isEmpty)
         let second = AuditEvent(.keyCreated, by: .user(ada), owner: ada)
         await log.record(second)
-        #expect(try await log.store.list(.init(owner: nil)) == [second, first])
+        #expect(try await log.store.list(.init(owner: nil)).map(\.id) == [second.id, first.id])
     }
 
     @Test func aFloodOfRefusalsIsTwoRowsAMinuteAndNoneIsForgotten() async throws {

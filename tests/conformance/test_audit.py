@@ -27,7 +27,10 @@ class User:
         result = server.command("user", "add", email)
         assert result.returncode == 0, result.stderr
         self.key = result.stdout.split("Key:")[1].split()[0]
-        self.client = InstaVM(api_key=self.key, base_url=server.url, auto_start_session=False)
+
+    @property
+    def client(self):
+        return InstaVM(api_key=self.key, base_url=self.server.url, auto_start_session=False)
 
     def events(self, **filters):
         return self.client.audit.events(**filters)["items"]
@@ -189,10 +192,17 @@ def test_the_operator_follows(server, ada):
 
 def test_asking_for_new_events_reads_an_index_in_order(server):
     database = sqlite3.connect(os.path.join(server.directory, "swiftlet.sqlite"))
-    for condition in ["", " AND event_group = 'vm'", " AND event_type = 'vm.started'", " AND session_id = 'x'", " AND vm_id = 'x'"]:
-        sql = "EXPLAIN QUERY PLAN SELECT * FROM audit_events WHERE owner_id = 1%s ORDER BY number DESC LIMIT 50" % condition
+    for condition, index in [
+        ("owner_id = 1", "audit_by_owner"),
+        ("owner_id = 1 AND event_group = 'vm'", "audit_by_group"),
+        ("owner_id = 1 AND event_type = 'vm.started'", "audit_by_type"),
+        ("owner_id = 1 AND status = 'denied' AND status <> 'success'", "audit_of_refusals"),
+        ("+owner_id = 1 AND session_id = 'x' AND event_group = 'vm'", "audit_by_session"),
+        ("+owner_id = 1 AND vm_id = 'x'", "audit_by_vm"),
+    ]:
+        sql = "EXPLAIN QUERY PLAN SELECT * FROM audit_events WHERE %s ORDER BY number DESC LIMIT 50" % condition
         plan = " ".join(row[3] for row in database.execute(sql))
-        assert "USING INDEX audit_by_" in plan and "TEMP B-TREE" not in plan, plan
+        assert "USING INDEX " + index in plan and "TEMP B-TREE" not in plan, plan
     database.close()
 
 

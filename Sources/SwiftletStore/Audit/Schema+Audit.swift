@@ -29,6 +29,7 @@ extension Schema {
         "CREATE INDEX audit_by_owner ON audit_events(owner_id, number)",
         "CREATE INDEX audit_by_group ON audit_events(owner_id, event_group, number)",
         "CREATE INDEX audit_by_type ON audit_events(owner_id, event_type, number)",
+        "CREATE INDEX audit_of_refusals ON audit_events(owner_id, status, number) WHERE status <> 'success'",
         "CREATE INDEX audit_by_session ON audit_events(session_id, number) WHERE session_id IS NOT NULL",
         "CREATE INDEX audit_by_vm ON audit_events(vm_id, number) WHERE vm_id IS NOT NULL",
         "CREATE INDEX audit_by_time ON audit_events(created_at)",
