@@ -12,10 +12,28 @@ extension SessionService {
         ["session.id": "\(record.id)", "user.id": "\(record.owner)"]
     }
 
+    /// Audits what became of a session that no route was asked for.
+    nonisolated func auditSession(
+        _ type: AuditEventType,
+        by actor: AuditEvent.Actor,
+        _ record: SessionRecord,
+        because reason: String
+    ) {
+        var event = AuditEvent(type, by: actor, owner: record.owner)
+        event.session = record.id
+        event.requestID = Self.currentRequest
+        event.details = ["reason": .text(reason)]
+        audit.note(event)
+    }
+
+    /// The id of the request that is the cause of what is done now.
+    private static var currentRequest: String? { Logger.current[metadataKey: "request.id"].map { "\($0)" } }
+
     func auditStart(of vm: MicroVM, record: SessionRecord) {
         var event = AuditEvent(.vmStarted, by: .system, owner: record.owner)
         event.session = record.id
         event.vmID = vm.id
+        event.requestID = Self.currentRequest
         event.details = [
             "memory_mb": .number(record.memoryMB), "vcpu_count": .number(record.vcpuCount),
             "vm_lifetime_seconds": .number(record.vmLifetimeSeconds),

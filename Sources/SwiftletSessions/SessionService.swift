@@ -104,6 +104,7 @@ package actor SessionService: SessionAPI, Service {
                 await leave(runtime)
             } catch {
                 await leave(runtime)
+                await discard(record.id)
                 throw error
             }
         }
@@ -144,13 +145,25 @@ package actor SessionService: SessionAPI, Service {
     /// Takes part in the session of a request, which is made if it names none; every success needs a `leave(_:)`.
     func enter(_ request: ExecutionRequest) async throws -> (SessionRecord, SessionRuntime) {
         guard accepting else { throw SessionError.shuttingDown }
-        let record =
-            if let id = request.session {
-                try await self.record(id, owner: request.owner)
-            } else {
-                try await createSession(owner: request.owner, options: SessionOptions())
-            }
+        if let id = request.session {
+            let record = try await record(id, owner: request.owner)
+            return (record, try await enter(record))
+        }
+        let record = try await createSession(owner: request.owner, options: SessionOptions())
+        auditSession(.sessionCreated, by: .user(request.owner), record, because: "An execution needed one")
         return (record, try await enter(record))
+    }
+
+    /// Forgets a session that was made for a request which was then refused: nobody will hear of it.
+    func discard(_ id: SessionID) async {
+        do {
+            _ = try await store.delete(id)
+        } catch {
+            Logger.current.error(
+                "A session could not be forgotten",
+                metadata: ["session.id": "\(id)", "error": "\(error)"]
+            )
+        }
     }
 
     /// Ends the caller's part in a session.

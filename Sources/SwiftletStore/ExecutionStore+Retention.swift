@@ -5,15 +5,32 @@ import GRDB
 
 /// What is kept for how long.
 extension ExecutionStore {
-    /// Executions whose output is kept, of those that ended before a moment; the longest ended first, a batch at a time.
-    package func withOutput(endedBefore moment: Date, limit: Int = 500) async throws -> [ExecutionID] {
+    /// The output of an execution that is over.
+    package struct KeptOutput: Equatable, Sendable {
+        package var id: ExecutionID
+        package var bytes: Int
+    }
+
+    /// Outputs of executions that ended before a moment; the longest ended first, a batch at a time.
+    package func outputs(endedBefore moment: Date, limit: Int = 500) async throws -> [KeptOutput] {
+        try await outputs("ended_at < \(moment.microseconds)", limit: limit)
+    }
+
+    /// Outputs that have any bytes; the longest ended first, a batch at a time.
+    package func oldestOutputs(limit: Int = 500) async throws -> [KeptOutput] {
+        let condition = "ended_at IS NOT NULL AND stdout_bytes + stderr_bytes + results_bytes > 0"
+        return try await outputs(condition, limit: limit)
+    }
+
+    private func outputs(_ condition: String, limit: Int) async throws -> [KeptOutput] {
         try await database.writer.read { database in
             let sql = """
-                SELECT id FROM executions WHERE ended_at < $1 AND output_expired_at IS NULL
-                ORDER BY ended_at LIMIT \(limit)
+                SELECT id, stdout_bytes + stderr_bytes + results_bytes AS bytes FROM executions
+                WHERE output_expired_at IS NULL AND \(condition) ORDER BY ended_at LIMIT \(limit)
                 """
-            return try String.fetchAll(database, sql: sql, arguments: [moment.microseconds])
-                .compactMap(ExecutionID.init)
+            return try Row.fetchAll(database, sql: sql).compactMap { row in
+                ExecutionID(rawValue: row["id"]).map { KeptOutput(id: $0, bytes: row["bytes"]) }
+            }
         }
     }
 
@@ -28,21 +45,6 @@ extension ExecutionStore {
         }
     }
 
-    /// The longest ended executions with any output, and how many bytes each has.
-    package func oldestOutputs(limit: Int = 500) async throws -> [(id: ExecutionID, bytes: Int)] {
-        try await database.writer.read { database in
-            let sql = """
-                SELECT id, stdout_bytes + stderr_bytes + results_bytes AS bytes FROM executions
-                WHERE ended_at IS NOT NULL AND output_expired_at IS NULL
-                    AND stdout_bytes + stderr_bytes + results_bytes > 0
-                ORDER BY ended_at LIMIT \(limit)
-                """
-            return try Row.fetchAll(database, sql: sql).compactMap { row in
-                ExecutionID(rawValue: row["id"]).map { ($0, row["bytes"]) }
-            }
-        }
-    }
-
     /// Throws outputs away and writes down that they are gone.
     package func expireOutput(of ids: [ExecutionID], at moment: Date) async throws {
         try await database.writer.write { database in
@@ -54,6 +56,16 @@ extension ExecutionStore {
                     arguments: [moment.microseconds, id.rawValue]
                 )
             }
+        }
+    }
+
+    /// Forgets the key of an execution of which nothing ran: a retry runs.
+    package func releaseKey(of id: ExecutionID) async throws {
+        try await database.writer.write { database in
+            try database.execute(
+                sql: "UPDATE executions SET idempotency_key = NULL, request_hash = NULL WHERE id = $1",
+                arguments: [id.rawValue]
+            )
         }
     }
 
@@ -77,7 +89,7 @@ extension ExecutionStore {
                 sql: """
                     DELETE FROM executions WHERE number IN (
                         SELECT number FROM executions WHERE ended_at < $1 AND output_expired_at IS NOT NULL
-                        ORDER BY number LIMIT \(limit)
+                        ORDER BY ended_at LIMIT \(limit)
                     )
                     """,
                 arguments: [moment.microseconds]

@@ -42,7 +42,7 @@ package struct ExecutionStore: Sendable {
 
     /// Writes down a new execution.
     ///
-    /// - Returns: false when its idempotency key is taken; nothing is written then.
+    /// - Returns: false when its idempotency key is taken, or it is there already; nothing is written then.
     package func insert(_ record: ExecutionRecord) async throws -> Bool {
         try await database.writer.write { database in
             try database.execute(
@@ -51,7 +51,7 @@ package struct ExecutionStore: Sendable {
                         execution_time, cpu_time, state_lost, stdout_bytes, stdout_dropped, stderr_bytes,
                         stderr_dropped, results_bytes, results_dropped, idempotency_key, request_hash)
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, 0, 0, 0, 0, 0, 0, 0, $9, $10)
-                    ON CONFLICT (owner_id, idempotency_key) DO NOTHING
+                    ON CONFLICT DO NOTHING
                     """,
                 arguments: [
                     record.id.rawValue, record.owner.rawValue, record.session.rawValue, record.language,

@@ -40,6 +40,8 @@ extension Schema {
         "CREATE INDEX executions_by_owner ON executions(owner_id, number)",
         "CREATE INDEX executions_by_session ON executions(session_id, number)",
         "CREATE INDEX executions_by_end ON executions(ended_at)",
+        "CREATE INDEX executions_with_key ON executions(created_at) WHERE idempotency_key IS NOT NULL",
+        "CREATE INDEX executions_with_output ON executions(ended_at) WHERE output_expired_at IS NULL",
         """
         CREATE TABLE execution_outputs (
             execution_id TEXT NOT NULL,

@@ -13,6 +13,7 @@ enum TestServer {
         executions: FakeExecutions = FakeExecutions(),
         sessions: FakeSessions = FakeSessions(),
         files: FakeFiles = FakeFiles(),
+        maximumBody: Int = 1 << 20,
         _ body: @escaping @Sendable (any TestClientProtocol, String) async throws -> Void
     ) async throws {
         let database = try Database.inMemory()
@@ -34,7 +35,7 @@ enum TestServer {
                 usage: UsageStore(database),
                 audit: AuditLog(AuditStore(database), logger: logger)
             ),
-            configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
+            configuration: ServerConfiguration(maximumBody: maximumBody, version: "test")
         )
         try await Application(router: server.router(), logger: logger).test(.router) { client in
             try await body(client, key)

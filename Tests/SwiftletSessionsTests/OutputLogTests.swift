@@ -81,4 +81,40 @@ import Testing
         #expect(view.read(at: 1, upTo: 10) == [2, 3])
         #expect(view.read(at: 3, upTo: 10).isEmpty)
     }
+
+    @Test(arguments: [8, 100])
+    func whatMustBeWholeIsKeptWholeOrNotAtAll(memory: Int) {
+        withPath { path in
+            let log = OutputLog(path: path, memoryLimit: memory, limit: 10)
+            #expect(log.appendWhole([1, 2, 3, 4]))
+            #expect(!log.appendWhole([5, 6, 7, 8, 9, 10, 11]))
+            #expect(log.appendWhole([12, 13, 14, 15, 16, 17]))
+            #expect(contents(log) == [1, 2, 3, 4, 12, 13, 14, 15, 16, 17])
+            #expect(log.droppedBytes == 0)
+        }
+    }
+
+    @Test func whatFindsNoFileIsNotKeptInPart() {
+        let log = OutputLog(path: "/nonexistent/file", memoryLimit: 4, limit: 100)
+        #expect(!log.appendWhole([1, 2, 3, 4, 5]))
+        #expect(log.count == 0)
+        #expect(log.appendWhole([1, 2, 3]))
+    }
+
+    @Test func allLogsTogetherKeepNoMoreThanTheirBudget() {
+        withPath { path in
+            let budget = OutputBudget(limit: 100)
+            let first = OutputLog(path: path, memoryLimit: 1_000, limit: 1_000, budget: budget)
+            let second = OutputLog(path: path + "2", memoryLimit: 10, limit: 1_000, budget: budget)
+            defer { try? FileManager.default.removeItem(atPath: path + "2") }
+            first.append([UInt8](repeating: 1, count: 90)[...])
+            #expect(budget.excess == 0)
+            second.append([UInt8](repeating: 2, count: 90)[...])
+            // A quarter more than the limit is the end.
+            #expect((first.count, second.count) == (90, 35))
+            #expect(second.droppedBytes == 55)
+            #expect(budget.excess == 25)
+            #expect(!second.appendWhole([1]))
+        }
+    }
 }

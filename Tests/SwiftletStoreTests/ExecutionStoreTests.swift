@@ -135,7 +135,9 @@ import Testing
             ids.append(one.id)
         }
         #expect(try await store.outputBytes() == 30)
-        #expect(try await store.withOutput(endedBefore: Date(timeIntervalSince1970: 101.5)) == Array(ids[..<2]))
+        let old = try await store.outputs(endedBefore: Date(timeIntervalSince1970: 101.5))
+        #expect(old.map(\.id) == Array(ids[..<2]))
+        #expect(old.map(\.bytes) == [10, 10])
         #expect(try await store.oldestOutputs(limit: 1).map(\.id) == [ids[0]])
         try await store.expireOutput(of: [ids[0]], at: Date(timeIntervalSince1970: 200))
         #expect(try await store.outputBytes() == 20)

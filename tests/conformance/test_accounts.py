@@ -26,6 +26,7 @@ PLANS = {
     "one-vm": {"concurrentVms": 1},
     "slow-vms": {"newVmsPerMinute": 1, "newVmBurst": 1},
     "small-disk": {"diskMb": 64},
+    "one-run": {"concurrentExecutions": 1, "outputLimitBytes": 2000},
 }
 
 
@@ -167,11 +168,21 @@ def test_a_plans_vms_are_counted_and_given_back(server):
     second = server.session(key=user.key)
     reply = second.post("/execute", {"command": "1", "session_id": second.id})
     assert reply.status_code == 429 and "1 VMs at once" in reply.json()["detail"] and reply.headers["Retry-After"]
+    # In the background, too, nothing is taken in that cannot run; the key of such a request is not used up.
+    key = {"X-API-Key": user.key, "Idempotency-Key": "k"}
+    body = {"command": "true", "language": "bash", "session_id": second.id}
+    assert requests.post(server.url + "/execute_async", json=body, headers=key, timeout=30).status_code == 429
+    # A session that such a request would have made is not left behind.
+    made = {"command": "true", "language": "bash"}
+    assert requests.post(server.url + "/execute", json=made, headers={"X-API-Key": user.key}, timeout=30).status_code == 429
+    count = "SELECT COUNT(*) FROM sessions WHERE owner_id = (SELECT id FROM users WHERE email = 'one@example.org')"
+    assert sqlite3.connect(server.directory + "/swiftlet.sqlite").execute(count).fetchone() == (2,)
     with pytest.raises(RateLimitError):
         user.client(env={"A": "b"})
     # The one that lives is not hurt, and its end makes room.
     first.bash("true")
     first.kill()
+    assert requests.post(server.url + "/execute_async", json=body, headers=key, timeout=30).status_code == 200
     second.bash("true")
     # A VM that ended by itself makes room for the next of its own session, too.
     for _ in range(3):
@@ -179,6 +190,47 @@ def test_a_plans_vms_are_counted_and_given_back(server):
         second.bash("true")
     second.kill()
     assert user.get("/v1/users/me/limits").json()["concurrent_vms"]["used"] == 0
+
+
+def test_a_plans_executions_are_counted_and_given_back(server):
+    user = User(server, "runs@example.org", plan="one-run")
+    session = server.session(key=user.key)
+    session.bash("true")
+    task = session.post(
+        "/execute_async", {"command": "sleep 60", "language": "bash", "session_id": session.id}
+    ).json()["task_id"]
+    assert user.get("/v1/users/me/limits").json()["concurrent_executions"] == {"limit": 1, "used": 1, "remaining": 0}
+    for path in ["/execute", "/execute_async"]:
+        reply = session.post(path, {"command": "1", "session_id": session.id})
+        assert reply.status_code == 429 and reply.headers["Retry-After"]
+        assert "1 executions at once" in reply.json()["detail"]
+    with pytest.raises(RateLimitError):
+        user.client().execute("1")
+    session.post("/v1/executions/%s/cancel" % task, {})
+    # A refusal took no place, and an end gives its own back before it is told.
+    for _ in range(20):
+        assert session.bash("true")["exit_code"] == 0
+    session.kill()
+
+
+def test_a_plans_limit_on_output_counts_what_it_cut(server):
+    user = User(server, "output@example.org", plan="one-run")
+    session = server.session(key=user.key)
+    result = session.bash("yes | head -c 5000")
+    assert (len(result["stdout"]), result["stdout_dropped_bytes"], result["exit_code"]) == (2000, 3000, 0)
+    session.kill()
+
+
+def test_a_session_whose_vm_was_refused_is_not_left_behind(server):
+    user = User(server, "refused@example.org", plan="one-vm")
+    first = server.session(key=user.key)
+    first.bash("true")
+    before = sqlite3.connect(server.directory + "/swiftlet.sqlite").execute("SELECT COUNT(*) FROM sessions").fetchone()
+    with pytest.raises(RateLimitError):
+        user.client(env={"A": "b"})
+    after = sqlite3.connect(server.directory + "/swiftlet.sqlite").execute("SELECT COUNT(*) FROM sessions").fetchone()
+    assert before == after
+    first.kill()
 
 
 def test_calls_that_come_together_take_one_vm_of_the_plan(server):

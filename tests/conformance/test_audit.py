@@ -99,6 +99,15 @@ def test_a_sessions_life_is_told_in_order(ada, story):
     assert MARKER not in json.dumps(told) and ada.key not in json.dumps(told)
 
 
+def test_a_session_that_an_execution_needed_is_told_too(server, ada):
+    headers = {"X-API-Key": ada.key, "x-request-id": "needed-1"}
+    reply = requests.post(server.url + "/execute", json={"command": "1"}, headers=headers, timeout=120).json()
+    found = wait_until(lambda: (events := ada.events(session_id=reply["session_id"])) and len(events) >= 3 and events)
+    assert {event["event_type"] for event in found} == {"session.created", "vm.started", "execution.created"}
+    assert {event["request_id"] for event in found} == {"needed-1"}
+    requests.post(server.url + "/kill", json={"session_id": reply["session_id"]}, headers=headers, timeout=60)
+
+
 def test_the_clients_audit_manager(ada, story):
     assert ada.types(event_group="file", session_id=story.id) == ["file.removed", "file.downloaded", "file.uploaded"]
     assert ada.types(event_type="vm.terminated", vm_id=story.vm) == ["vm.terminated"]

@@ -3,7 +3,11 @@
 
 import concurrent.futures
 import hashlib
+import json
+import os
+import signal
 import socket
+import sqlite3
 import time
 import uuid
 from urllib.parse import urlsplit
@@ -186,6 +190,17 @@ def test_anothers_execution_is_unknown(server, session):
     assert requests.get(server.url + "/v1/executions/", headers={"X-API-Key": other}, timeout=30).json() == []
 
 
+def test_a_list_by_state_finds_what_is_behind_others(server, session):
+    first = start(session, "import time; time.sleep(60)", "python")
+    second = start(session, "1", "python")
+    wait_until(lambda: record(server, first)["status"] == "running")
+    parameters = {"session_id": session.id, "status": "running", "limit": 1}
+    reply = requests.get(server.url + "/v1/executions/", params=parameters, headers=headers(server), timeout=30)
+    assert [found["id"] for found in reply.json()] == [first]
+    cancel(server, first)
+    ended(server, second)
+
+
 # Cancellation
 
 
@@ -234,6 +249,47 @@ def test_a_caller_who_waits_is_told_of_the_cancellation(server, session):
         cancel(server, newest["id"])
         result = waiting.result(30)
     assert (result["outcome"], result["exit_code"], result["stdout"]) == ("cancelled", 130, "begun\n")
+
+
+def test_a_guest_that_does_not_obey_a_cancellation_loses_its_vm():
+    server = Server(SWIFTLET_POOL_SIZE="0")
+    try:
+        session = server.session()
+        task = start(session, "echo begun; sleep 600")
+        wait_until(lambda: get(server, task, "/output").content == b"begun\n")
+        (machine,) = server.qemus()
+        os.kill(machine, signal.SIGSTOP)
+        assert cancel(server, task)["status"] == "running"
+        found = ended(server, task, 15)
+        assert (found["status"], found["serialized_stdout"]) == ("vm_lost", "begun\n")
+        assert "was cancelled" in found["serialized_stderr"]
+    finally:
+        server.stop()
+
+
+def test_an_end_that_the_database_does_not_take_is_told_truly_and_written_down_later():
+    server = Server()
+    try:
+        session = server.session()
+        known = session.bash("true")["execution_id"]
+        database = sqlite3.connect(server.directory + "/swiftlet.sqlite", timeout=10)
+        task = start(session, "sleep 1; echo out")
+        database.execute("ALTER TABLE executions RENAME TO away")
+        database.commit()
+        # The code runs, and its caller is told how it ended.
+        result = session.bash("echo hello; exit 3")
+        assert (result["stdout"], result["exit_code"]) == ("hello\n", 3)
+        for id, code in [(result["execution_id"], 3), (task, 0)]:
+            assert ended(server, id)["exit_code"] == code
+        database.execute("ALTER TABLE away RENAME TO executions")
+        database.commit()
+        query = "SELECT state, exit_code FROM executions WHERE id = ?"
+        for id, code in [(result["execution_id"], 3), (task, 0), (known, 0)]:
+            wait_until(lambda: database.execute(query, (id,)).fetchone() == ("exited", code), 10)
+        assert record(server, task)["serialized_stdout"] == "out\n"
+        assert "could not be written down" in server.log_text()
+    finally:
+        server.stop()
 
 
 # Retries
@@ -316,6 +372,17 @@ def test_events_come_as_they_happen(server, session):
     assert (follower.exit["exit_code"], follower.exit["outcome"]) == (4, "exited")
 
 
+def test_rich_results_are_events_and_stay_with_the_execution(server, session):
+    follower = Follower(server.url, headers(server))
+    follower.begin({"command": "display('first')\n{'a': 1}", "session_id": session.id})
+    assert [bundle["data"]["text/plain"] for bundle in follower.results] == ["'first'", "{'a': 1}"]
+    assert [bundle["type"] for bundle in follower.results] == ["display_data", "execute_result"]
+    found = record(server, follower.execution)
+    assert found["results"] == follower.results
+    lines = get(server, follower.execution, "/output", stream="results").text.splitlines()
+    assert [json.loads(line) for line in lines] == follower.results
+
+
 def test_a_client_cut_a_hundred_times_gets_every_byte_once(server, session):
     size = 50_000_000
     # Text of one, two, three and four bytes a character, so that cuts fall inside of characters.
@@ -355,34 +422,57 @@ def test_a_last_id_that_cannot_be_is_refused(server, session):
         assert reply.status_code == status, reply.text
 
 
-def test_a_client_that_reads_slowly_slows_the_guest_and_not_the_server(server, session):
+def stalled(server, session, command):
+    """A client that follows and reads nothing, behind a small window."""
     address = urlsplit(server.url)
-    body = '{"command": "yes | head -c 40000000; echo done >&2", "language": "bash", "session_id": "%s", "timeout": 60}' % session.id
-    connection = socket.create_connection((address.hostname, address.port))
-    # A small window, so that the kernel takes little for a client that reads nothing.
+    body = json.dumps({"command": command, "language": "bash", "session_id": session.id, "timeout": 60})
+    connection = socket.socket()
+    # Before it connects, so that the kernel takes little for a client that reads nothing.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((address.hostname, address.port))
     connection.sendall(
         (
             "POST /execute HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\nAccept: text/event-stream\r\n"
             "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (server.key, len(body), body)
         ).encode()
     )
-    first = connection.recv(1000)
-    assert b"200 OK" in first
+    assert b"200 OK" in connection.recv(1000)
+    return connection
 
-    def newest():
-        return requests.get(
-            server.url + "/v1/executions/", params={"session_id": session.id, "limit": 1}, headers=headers(server), timeout=30
-        ).json()[0]
 
-    wait_until(lambda: newest()["stdout_bytes"] > 500_000)
-    # It stands still once the client's lead is used up.
-    wait_until(lambda: (before := newest()["stdout_bytes"]) and not time.sleep(1) and newest()["stdout_bytes"] == before)
-    assert newest()["stdout_bytes"] < 20_000_000
+def newest(server, session):
+    parameters = {"session_id": session.id, "limit": 1}
+    reply = requests.get(server.url + "/v1/executions/", params=parameters, headers=headers(server), timeout=30)
+    return reply.json()[0]
+
+
+def test_a_client_that_reads_slowly_slows_the_guest_and_not_the_server(server, session):
+    connection = stalled(server, session, "yes | head -c 40000000; echo done >&2")
+    wait_until(lambda: newest(server, session)["stdout_bytes"] > 500_000)
+
+    def stands_still():
+        before = newest(server, session)["stdout_bytes"]
+        time.sleep(1)
+        return newest(server, session)["stdout_bytes"] == before
+
+    # Its lead is used up.
+    wait_until(stands_still)
+    assert newest(server, session)["stdout_bytes"] < 20_000_000
     connection.close()
     # Without the client it goes on.
-    found = ended(server, newest()["id"])
+    found = ended(server, newest(server, session)["id"])
     assert (found["status"], found["stdout_bytes"]) == ("exited", 40_000_000)
+
+
+def test_a_client_that_reads_nothing_does_not_hide_the_end_of_a_vm(server):
+    session = server.session()
+    connection = stalled(server, session, "yes")
+    wait_until(lambda: newest(server, session)["stdout_bytes"] > 1_000_000)
+    session.kill()
+    assert ended(server, newest(server, session)["id"], 10)["status"] == "vm_lost"
+    assert session.bash("echo next")["stdout"] == "next\n"
+    session.kill()
+    connection.close()
 
 
 # The server's end

@@ -119,6 +119,9 @@ def test_nobody_sees_anothers_usage(server, session, stranger):
 def test_a_longer_lifetime_counts_for_the_living_vm(server):
     session = server.session(vm_lifetime_seconds=20)
     vm = session.run("x = 1")["vm_id"]
+    # What has no timeout of its own runs as long as its VM lives, however that was lengthened.
+    command = {"command": "while true; do date; sleep 0.5; done", "language": "bash", "session_id": session.id}
+    task = session.post("/execute_async", command).json()["task_id"]
     reply = change(session, vm_lifetime_seconds=23, metadata={"a": 1})
     assert reply.status_code == 200
     told = reply.json()
@@ -130,6 +133,9 @@ def test_a_longer_lifetime_counts_for_the_living_vm(server):
     assert 22 < max(status["uptime_seconds"] or 0 for status in ages) < 24
     info = call(server, "GET", "/v1/sessions/session/" + session.id).json()
     assert "lifetime of 23 s" in info["vm_end_reason"]
+    ended = call(server, "GET", "/v1/executions/" + task).json()
+    assert ended["status"] == "vm_lost" and ended["execution_time"] > 20
+    assert "lifetime of 23 s" in ended["serialized_stderr"]
     # The next one lives as long, or longer.
     session.run("1")
     assert 20 < session.status()["expires_in_seconds"] <= 23

@@ -95,9 +95,9 @@ struct ExecuteRoutes: Sendable {
         mode: ExecutionMode,
         receivedAt: ContinuousClock.Instant
     ) async throws -> ExecutionRequest {
-        let body = try await request.collected(upTo: maximumBody)
-        var reader = try BodyReader(body)
-        let user = try await authenticator.user(request.headers, bodyKey: reader.string("api_key"))
+        let body = try await AuthenticatedBody(of: request, upTo: maximumBody, authenticator)
+        var reader = try BodyReader(body.bytes)
+        let user = try await body.user(key: reader.string("api_key"))
         let claim = try IdempotencyClaim(of: request, path: mode == .async ? "/execute_async" : "/execute", reader)
         var command = try parse(&reader, user: user, mode: mode)
         command.receivedAt = receivedAt

@@ -119,7 +119,9 @@ struct ExecutionResponse: Sendable {
     /// MIME bundles are JSON already, a line each.
     private func appendResults(_ lines: [UInt8], to buffer: inout ByteBuffer) {
         buffer.writeStaticString("\"results\":[")
-        for (index, line) in lines.split(separator: UInt8(ascii: "\n")).enumerated() {
+        // A server that was killed may have left half a line.
+        let whole = lines.prefix((lines.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1)
+        for (index, line) in whole.split(separator: UInt8(ascii: "\n")).enumerated() {
             if index > 0 { buffer.writeStaticString(",") }
             buffer.writeBytes(line)
         }

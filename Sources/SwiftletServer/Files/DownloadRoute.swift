@@ -19,9 +19,9 @@ struct DownloadRoute: Sendable {
     var routes: [Route] { [Route(.post, "/download", download, audit: .fileDownloaded)] }
 
     private func download(_ request: Request, _ context: AppContext) async throws -> Response {
-        let body = try await request.collected(upTo: maximumBody)
-        let fields = try fields(body, request.headers[.contentType] ?? "")
-        let user = try await authenticator.user(request.headers, bodyKey: fields.key)
+        let body = try await AuthenticatedBody(of: request, upTo: maximumBody, authenticator)
+        let fields = try fields(body.bytes, request.headers[.contentType] ?? "")
+        let user = try await body.user(key: fields.key)
         var problems: [ValidationFailure.Problem] = []
         for (name, value) in [("filename", fields.filename), ("session_id", fields.session)]
         where (value ?? []).isEmpty {

@@ -6,6 +6,9 @@ import NIOCore
 ///
 /// Types, ranges and words are pydantic's in its lax mode, which clients of this API know: `"30"` and `30.0` are integers.
 struct BodyReader {
+    /// Nobody reads more of them.
+    private static let maximumProblems = 100
+
     private let body: JSONValue
     private(set) var problems: [ValidationFailure.Problem] = []
 
@@ -16,8 +19,15 @@ struct BodyReader {
         do {
             body = try JSONValue(parsing: bytes)
         } catch {
+            let message =
+                switch error {
+                case .malformed: "JSON decode error"
+                case .tooLarge:
+                    "JSON decode error: at most \(JSONParser.maximumValues) values, "
+                        + "and \(JSONParser.maximumDepth) levels of them"
+                }
             throw ValidationFailure(problems: [
-                .init(type: "json_invalid", location: ["body", .integer(0)], message: "JSON decode error")
+                .init(type: "json_invalid", location: ["body", .integer(0)], message: message)
             ])
         }
         guard case .object = body else {
@@ -51,7 +61,12 @@ struct BodyReader {
     func isNull(_ name: String) -> Bool { body[name] == .null }
 
     mutating func report(_ name: String, _ type: String, _ message: String, _ input: JSONValue? = nil) {
-        problems.append(.init(type: type, location: ["body", .string(name)], message: message, input: input))
+        report(at: [.string(name)], type, message, input)
+    }
+
+    private mutating func report(at location: [JSONValue], _ type: String, _ message: String, _ input: JSONValue?) {
+        guard problems.count < Self.maximumProblems else { return }
+        problems.append(.init(type: type, location: ["body"] + location, message: message, input: input))
     }
 
     mutating func string(_ name: String) -> String? {
@@ -140,14 +155,7 @@ struct BodyReader {
             if case .string(let text) = value {
                 strings.append(text)
             } else {
-                problems.append(
-                    .init(
-                        type: "string_type",
-                        location: ["body", .string(name), .integer(index)],
-                        message: "Input should be a valid string",
-                        input: value
-                    )
-                )
+                report(at: [.string(name), .integer(index)], "string_type", "Input should be a valid string", value)
             }
         }
         return strings
@@ -169,14 +177,8 @@ struct BodyReader {
             if case .string(let text) = field.value {
                 strings[field.name] = text
             } else {
-                problems.append(
-                    .init(
-                        type: "string_type",
-                        location: ["body", .string(name), .string(field.name)],
-                        message: "Input should be a valid string",
-                        input: field.value
-                    )
-                )
+                let location: [JSONValue] = [.string(name), .string(field.name)]
+                report(at: location, "string_type", "Input should be a valid string", field.value)
             }
         }
         return strings

@@ -1,32 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
-import NIOCore
+package import NIOCore
 
 /// Any JSON, as read from a request or as written into a response.
-enum JSONValue: Equatable, Sendable {
+package enum JSONValue: Equatable, Sendable {
     case null
     case bool(Bool)
     case integer(Int)
     case number(Double)
     case string(String)
     case array([JSONValue])
-    /// Fields in the order in which they are written; those of a request are in no order.
+    /// Fields in the order in which they are written.
     case object([Field])
 
-    struct Field: Equatable, Sendable {
-        let name: String
-        let value: JSONValue
+    package struct Field: Equatable, Sendable {
+        package let name: String
+        package let value: JSONValue
+
+        package init(name: String, value: JSONValue) {
+            self.name = name
+            self.value = value
+        }
     }
 
     /// Reads a text.
     ///
-    /// - Throws: an error when it is no JSON, or nested deeper than Foundation's parser allows (512 levels).
-    init(parsing bytes: ByteBuffer) throws {
-        guard String(validating: bytes.readableBytesView, as: UTF8.self) != nil else {
-            throw CocoaError(.fileReadInapplicableStringEncoding)
+    /// - Throws: `JSONParser.Failure` when it is no JSON, nested deeper than 128 levels, or of more than 100,000 values.
+    package init(parsing bytes: ByteBuffer) throws(JSONParser.Failure) {
+        let result: Result<JSONValue, JSONParser.Failure> = bytes.withUnsafeReadableBytes { raw in
+            raw.withMemoryRebound(to: UInt8.self) { bytes in
+                do throws(JSONParser.Failure) {
+                    return .success(try JSONParser.parse(bytes))
+                } catch {
+                    return .failure(error)
+                }
+            }
         }
-        self = try JSONDecoder().decode(JSONValue.self, from: Data(bytes.readableBytesView))
+        self = try result.get()
     }
 
     /// The value of an object's field; nil when there is none.
@@ -81,67 +92,23 @@ enum JSONValue: Equatable, Sendable {
     }
 
     /// The value as a text.
-    var text: String {
+    package var text: String {
         var buffer = ByteBuffer()
         write(to: &buffer)
         return String(buffer: buffer)
     }
 }
 
-extension JSONValue: Decodable {
-    private struct Name: CodingKey {
-        let stringValue: String
-        var intValue: Int? { nil }
-
-        init(stringValue: String) {
-            self.stringValue = stringValue
-        }
-
-        init?(intValue: Int) {
-            nil
-        }
-    }
-
-    init(from decoder: any Decoder) throws {
-        if let object = try? decoder.container(keyedBy: Name.self) {
-            self = .object(
-                try object.allKeys.map {
-                    Field(name: $0.stringValue, value: try object.decode(JSONValue.self, forKey: $0))
-                }
-            )
-            return
-        }
-        if var array = try? decoder.unkeyedContainer() {
-            var values: [JSONValue] = []
-            while !array.isAtEnd { values.append(try array.decode(JSONValue.self)) }
-            self = .array(values)
-            return
-        }
-        let single = try decoder.singleValueContainer()
-        if single.decodeNil() {
-            self = .null
-        } else if let value = try? single.decode(String.self) {
-            self = .string(value)
-        } else if let value = try? single.decode(Bool.self) {
-            self = .bool(value)
-        } else if let value = try? single.decode(Int.self) {
-            self = .integer(value)
-        } else {
-            self = .number(try single.decode(Double.self))
-        }
-    }
-}
-
 extension JSONValue: ExpressibleByStringLiteral, ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral {
-    init(stringLiteral value: String) {
+    package init(stringLiteral value: String) {
         self = .string(value)
     }
 
-    init(dictionaryLiteral elements: (String, JSONValue)...) {
+    package init(dictionaryLiteral elements: (String, JSONValue)...) {
         self = .object(elements.map { Field(name: $0.0, value: $0.1) })
     }
 
-    init(arrayLiteral elements: JSONValue...) {
+    package init(arrayLiteral elements: JSONValue...) {
         self = .array(elements)
     }
 

@@ -61,8 +61,9 @@ struct SessionChangeRoutes: Sendable {
 
     /// `PATCH /v1/sessions/session/{id}`
     private func update(_ request: Request, _ context: AppContext) async throws -> Response {
-        var reader = try BodyReader(try await request.collected(upTo: maximumBody))
-        let user = try await authenticator.user(request.headers, bodyKey: reader.string("api_key"))
+        let body = try await AuthenticatedBody(of: request, upTo: maximumBody, authenticator)
+        var reader = try BodyReader(body.bytes)
+        let user = try await body.user(key: reader.string("api_key"))
         let change = SessionChange(
             vmLifetimeSeconds: reader.integer("vm_lifetime_seconds", in: 20...86_400),
             metadataJSON: SessionRoutes.metadata(&reader)

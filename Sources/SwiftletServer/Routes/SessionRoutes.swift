@@ -26,9 +26,9 @@ struct SessionRoutes: Sendable {
 
     /// `POST /v1/sessions/session`. Clients send the key in the body, and in no header.
     private func create(_ request: Request, _ context: AppContext) async throws -> Response {
-        var reader = try BodyReader(try await request.collected(upTo: maximumBody))
-        let key = reader.string("api_key")
-        let user = try await authenticator.user(request.headers, bodyKey: key)
+        let body = try await AuthenticatedBody(of: request, upTo: maximumBody, authenticator)
+        var reader = try BodyReader(body.bytes)
+        let user = try await body.user(key: reader.string("api_key"))
         let options = SessionOptions(
             vmLifetimeSeconds: reader.integer("vm_lifetime_seconds", in: 20...86_400),
             memoryMB: reader.integer("memory_mb", in: 128...8_192),
@@ -71,8 +71,9 @@ struct SessionRoutes: Sendable {
 
     /// `POST /kill`
     private func kill(_ request: Request, _ context: AppContext) async throws -> Response {
-        var reader = try BodyReader(try await request.collected(upTo: maximumBody))
-        let user = try await authenticator.user(request.headers, bodyKey: reader.string("api_key"))
+        let body = try await AuthenticatedBody(of: request, upTo: maximumBody, authenticator)
+        var reader = try BodyReader(body.bytes)
+        let user = try await body.user(key: reader.string("api_key"))
         let text = reader.requiredString("session_id")
         try reader.finish()
         guard let text, let id = SessionID(rawValue: text) else {

@@ -7,8 +7,7 @@ import SwiftletVM
 /// What is written down about the end of an execution.
 extension Execution {
     private var timeoutNote: String {
-        // Without a timeout of its own it had the VM's whole life.
-        "Execution timed out after \(Int((request.timeout ?? .seconds(session.vmLifetimeSeconds)).seconds))s"
+        "Execution timed out after \(Int((request.timeout ?? Self.longestLife).seconds))s"
     }
 
     /// The end that the guest reported.

@@ -21,8 +21,8 @@ struct Execution: Sendable {
 
     /// How long an agent may stay silent after the code's time is over.
     static let silenceLimit: TimeAmount = .seconds(5)
-    /// How long an execution that nobody waits for may stand in a queue: the longest life of a VM.
-    private static let queueLimit: Duration = .seconds(86_400)
+    /// The longest life of a VM; an execution that nobody waits for may stand in a queue for as long.
+    static let longestLife: Duration = .seconds(86_400)
 
     let request: ExecutionRequest
     let session: SessionRecord
@@ -62,10 +62,11 @@ struct Execution: Sendable {
 
     /// Until when it may wait for its turn.
     private var queueDeadline: ContinuousClock.Instant {
-        request.mode == .async ? request.receivedAt + Self.queueLimit : budget.guestDeadline
+        request.mode == .async ? request.receivedAt + Self.longestLife : budget.guestDeadline
     }
 
-    private var timeout: Duration { request.timeout ?? .seconds(session.vmLifetimeSeconds) }
+    /// Without one the code's time ends with its VM, whose life may be made longer meanwhile.
+    private var timeout: Duration { request.timeout ?? Self.longestLife }
 
     /// Where nobody waits at a socket, the code's time begins when the code does.
     private var budget: TimeBudget {
@@ -99,8 +100,8 @@ struct Execution: Sendable {
             source: Array(request.source.utf8),
             timeout: budget.guestDeadline - started
         )
-        live.runs(run)
         run.setDeadline(.until(budget.hostDeadline))
+        live.runs(run)
         do {
             return try await follow(run, vm: vm, started: started, deadline: budget.hostDeadline)
         } catch let error as SessionError {
@@ -124,7 +125,7 @@ struct Execution: Sendable {
             case .output(let channel, let bytes):
                 try await keep(bytes, of: channel)
                 live.journal.advanced()
-                await live.journal.waitForFollowers(until: deadline)
+                await live.journal.waitForFollowers(until: deadline) { vm.end != nil }
                 run.consumed(bytes.count)
             case .exited(let report):
                 note(vm)
@@ -133,6 +134,8 @@ struct Execution: Sendable {
                 throw SessionError.noInterpreter(request.language)
             case .refused(let refusal):
                 throw SessionError.vmUnavailable(reason: refusal.message)
+            case .deadline where live.cancellation != nil:
+                vm.kill(reason: "Its agent did not end an execution that was cancelled")
             case .deadline where !isOverdue:
                 isOverdue = true
                 note(vm)
@@ -152,10 +155,20 @@ struct Execution: Sendable {
         case .source, .content: break  // The connection lets neither through on an execution's stream.
         case .stderr: try await keep(bytes, in: .stderr)
         case .results:
-            let bundles = live.results.withLock { $0.append(bytes) }
-            guard !bundles.isEmpty else { return }
-            try await keep(Array((bundles.joined(separator: "\n") + "\n").utf8), in: .results)
+            for bundle in live.results.withLock({ $0.append(bytes) }) { try await keep(bundle: bundle) }
         }
+    }
+
+    private func keep(bundle: String) async throws {
+        let line = Array(bundle.utf8) + [UInt8(ascii: "\n")]
+        let log = live.journal.log(of: .results)
+        let isKept =
+            if log.fitsInMemory(line.count) {
+                log.appendWhole(line)
+            } else {
+                try await NIOThreadPool.singleton.runIfActive { log.appendWhole(line) }
+            }
+        if !isKept { live.journal.update { $0.sizes[.results, default: .init()].dropped += 1 } }
     }
 
     private func keep(_ bytes: [UInt8], in stream: ExecutionStream) async throws {

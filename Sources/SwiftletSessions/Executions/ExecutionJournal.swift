@@ -12,23 +12,35 @@ import Synchronization
 package final class ExecutionJournal: Sendable {
     /// Bytes that a follower may be behind before the guest has to wait for it.
     private static let lead = 1 << 20
+    private struct Follower {
+        /// Bytes that it has got.
+        var bytes: Int
+        var tookAt = ContinuousClock.now
+    }
 
     private struct State {
         var record: ExecutionRecord
         var version: UInt64 = 0
         var lastNumber: UInt64 = 0
         var waiters: [UInt64: EventLoopPromise<Void>] = [:]
-        /// How many bytes each follower has got.
-        var followers: [UInt64: Int] = [:]
+        var followers: [UInt64: Follower] = [:]
         var isUnpaced = false
     }
 
     private let state: Mutex<State>
     private let logs: [ExecutionStream: OutputLog]
+    private let patience: Duration
 
-    package init(_ record: ExecutionRecord, logs: [ExecutionStream: OutputLog]) {
+    /// - Parameter patience: nobody waits for a follower that has taken nothing for so long: its connection may be dead. It can
+    ///   still catch up.
+    package init(
+        _ record: ExecutionRecord,
+        logs: [ExecutionStream: OutputLog],
+        patience: Duration = .seconds(30)
+    ) {
         state = Mutex(State(record: record))
         self.logs = logs
+        self.patience = patience
     }
 
     /// The record as it is now, with the sizes that its streams have.
@@ -53,12 +65,13 @@ package final class ExecutionJournal: Sendable {
 
     // MARK: Writing
 
-    func update(_ change: (inout ExecutionRecord) -> Void) {
+    /// Changes the record.
+    package func update(_ change: (inout ExecutionRecord) -> Void) {
         signal { change(&$0.record) }
     }
 
     /// Bytes were added to a log.
-    func advanced() {
+    package func advanced() {
         signal { _ in }
     }
 
@@ -112,14 +125,14 @@ package final class ExecutionJournal: Sendable {
     package func follow(from delivered: Int) -> UInt64 {
         state.withLock { state in
             state.lastNumber += 1
-            state.followers[state.lastNumber] = delivered
+            state.followers[state.lastNumber] = Follower(bytes: delivered)
             return state.lastNumber
         }
     }
 
     /// A follower has got so many bytes in all.
     package func delivered(_ bytes: Int, to follower: UInt64) {
-        signal { $0.followers[follower] = bytes }
+        signal { $0.followers[follower] = Follower(bytes: bytes) }
     }
 
     package func unfollow(_ follower: UInt64) {
@@ -127,20 +140,24 @@ package final class ExecutionJournal: Sendable {
     }
 
     /// Lets the guest run ahead of everybody from now on.
-    func unpace() {
+    package func unpace() {
         signal { $0.isUnpaced = true }
     }
 
-    /// Waits while a follower is far behind, but not beyond a deadline.
-    func waitForFollowers(until deadline: ContinuousClock.Instant) async {
+    /// Waits while a follower is far behind, but not beyond a deadline, nor when what it waits for is over.
+    package func waitForFollowers(until deadline: ContinuousClock.Instant, unless isOver: () -> Bool) async {
         while true {
             let written = logs.values.reduce(0) { $0 + $1.count }
+            let now = ContinuousClock.now
             func isFarAhead(_ state: State) -> Bool {
-                !state.isUnpaced && state.followers.values.contains { written - $0 > Self.lead }
+                !state.isUnpaced
+                    && state.followers.values.contains {
+                        written - $0.bytes > Self.lead && now - $0.tookAt < patience
+                    }
             }
-            let left = TimeAmount.until(deadline)
-            guard left > .zero, !Task.isCancelled, state.withLock({ isFarAhead($0) }) else { return }
-            await wait(left, while: isFarAhead)
+            guard now < deadline, !Task.isCancelled, state.withLock({ isFarAhead($0) }), !isOver() else { return }
+            // Not for long: neither the end of a VM nor a follower's silence makes a change.
+            await wait(min(.until(deadline), .seconds(1)), while: isFarAhead)
         }
     }
 }

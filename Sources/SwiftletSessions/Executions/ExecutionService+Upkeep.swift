@@ -46,6 +46,7 @@ extension ExecutionService {
             try await store.update(record)
             logger.notice("An execution was lost with the last server", metadata: ["execution.id": "\(record.id)"])
         }
+        archive.budget.add(try await store.outputBytes())
         try await archive.removeStrays()
     }
 
@@ -55,9 +56,9 @@ extension ExecutionService {
         var nextPurge = ContinuousClock.now
         while !Task.isCancelled {
             await writeDownLongOnes(&written)
+            await attempt("An execution's end could not be written down") { try await writeDownEnds() }
             // Much output at once must not wait for its turn.
-            if ContinuousClock.now >= nextPurge || unpurgedBytes > configuration.retention.outputBytes / 8 {
-                unpurgedBytes = 0
+            if ContinuousClock.now >= nextPurge || archive.budget.excess > 0 {
                 await attempt("Old executions could not be purged") { try await purge(at: Date()) }
                 nextPurge = .now + Self.purgeInterval
             }
@@ -81,32 +82,22 @@ extension ExecutionService {
         }
     }
 
-    private func attempt(_ failure: String, _ body: () async throws -> Void) async {
-        do {
-            try await body()
-        } catch is CancellationError {
-            // The server is being stopped.
-        } catch {
-            logger.error("\(failure)", metadata: ["error": "\(error)"])
-        }
-    }
-
     /// Throws away what is over its time or too much.
     package func purge(at moment: Date) async throws {
         let limits = configuration.retention
         func ago(_ seconds: Int) -> Date { moment.addingTimeInterval(-Double(seconds)) }
-        while case let ids = try await store.withOutput(endedBefore: ago(limits.outputSeconds)), !ids.isEmpty {
-            try await archive.expire(ids, at: moment)
+        while case let old = try await store.outputs(endedBefore: ago(limits.outputSeconds)), !old.isEmpty {
+            try await archive.expire(old, at: moment)
         }
-        var excess = try await store.outputBytes() - limits.outputBytes
+        var excess = archive.budget.excess
         while excess > 0 {
-            var ids: [ExecutionID] = []
-            for (id, bytes) in try await store.oldestOutputs() where excess > 0 {
-                ids.append(id)
-                excess -= bytes
+            let oldest = try await store.oldestOutputs().prefix { output in
+                defer { excess -= output.bytes }
+                return excess > 0
             }
-            guard !ids.isEmpty else { break }
-            try await archive.expire(ids, at: moment)
+            // What is still being written cannot be thrown away.
+            guard !oldest.isEmpty else { break }
+            try await archive.expire(Array(oldest), at: moment)
         }
         try await store.expireKeys(createdBefore: ago(limits.keySeconds))
         while try await store.removeRecords(endedBefore: ago(limits.recordSeconds)) > 0 {}

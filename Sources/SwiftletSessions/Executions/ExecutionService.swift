@@ -30,6 +30,9 @@ package actor ExecutionService: ExecutionAPI, Service {
 
     private typealias Job = @Sendable () async -> Void
 
+    /// Ends that may wait for the database before nothing more is taken in.
+    private static let maximumUnwritten = 1_000
+
     let store: ExecutionStore
     let configuration: Configuration
     let archive: OutputArchive
@@ -39,8 +42,8 @@ package actor ExecutionService: ExecutionAPI, Service {
     /// Requests with an idempotency key, from their arrival to their end.
     private var claims: [OwnedKey: EventLoopFuture<LiveExecution?>] = [:]
     let metrics = ExecutionMetrics()
-    /// Bytes of output that came since the last purge.
-    var unpurgedBytes = 0
+    /// Executions that are over and whose end the database has not taken yet.
+    private var unwritten: [ExecutionID: (execution: LiveExecution, isInserted: Bool)] = [:]
     private let jobs: AsyncStream<Job>
     private let submitted: AsyncStream<Job>.Continuation
     private var accepting = true
@@ -55,7 +58,11 @@ package actor ExecutionService: ExecutionAPI, Service {
         self.store = store
         self.sessions = sessions
         self.logger = logger
-        archive = OutputArchive(directory: configuration.directory, store: store)
+        archive = OutputArchive(
+            directory: configuration.directory,
+            store: store,
+            budget: OutputBudget(limit: configuration.retention.outputBytes)
+        )
         (jobs, submitted) = AsyncStream.makeStream()
     }
 
@@ -106,13 +113,23 @@ package actor ExecutionService: ExecutionAPI, Service {
     }
 
     package func journal(of id: ExecutionID, owner: UserID) async throws -> ExecutionJournal {
-        if let execution = live[id], execution.journal.record.owner == owner { return execution.journal }
-        return try await archive.journal(of: try await stored(id, owner: owner))
+        if let journal = remembered(id), journal.record.owner == owner { return journal }
+        let record = try await stored(id, owner: owner)
+        guard record.state.isFinal else {
+            // This server has just started, and has not looked at it yet.
+            throw SessionError.overloaded(reason: "Execution \(id) is being looked after", retryAfter: 1)
+        }
+        return try await archive.journal(of: record)
     }
 
     package func record(of id: ExecutionID, owner: UserID) async throws -> ExecutionRecord {
-        if let record = live[id]?.journal.record, record.owner == owner { return record }
+        if let record = remembered(id)?.record, record.owner == owner { return record }
         return try await stored(id, owner: owner)
+    }
+
+    /// What this server knows of an execution without the database.
+    private func remembered(_ id: ExecutionID) -> ExecutionJournal? {
+        (live[id] ?? unwritten[id]?.execution)?.journal
     }
 
     package func list(_ filter: ExecutionStore.Filter) async throws -> [ExecutionRecord] {
@@ -122,8 +139,15 @@ package actor ExecutionService: ExecutionAPI, Service {
         if let states = wanted, states.contains(where: { !$0.isFinal }) {
             filter.states = states.union([.queued, .running])
         }
-        return try await store.list(filter).map { live[$0.id]?.journal.record ?? $0 }
-            .filter { wanted?.contains($0.state) ?? true }
+        var found: [ExecutionRecord] = []
+        var isLast = false
+        while found.count < filter.limit, !isLast {
+            let rows = try await store.list(filter)
+            found += rows.map { remembered($0.id)?.record ?? $0 }.filter { wanted?.contains($0.state) ?? true }
+            filter.before = rows.last?.id
+            isLast = rows.count < filter.limit
+        }
+        return Array(found.prefix(filter.limit))
     }
 
     package func cancel(_ id: ExecutionID, owner: UserID) async throws -> ExecutionRecord {
@@ -159,6 +183,10 @@ package actor ExecutionService: ExecutionAPI, Service {
 
     private func begin(_ request: ExecutionRequest) async throws -> Beginning {
         guard accepting else { throw SessionError.shuttingDown }
+        guard unwritten.count < Self.maximumUnwritten else {
+            let reason = "The server cannot write down how executions end; its operator's log says why"
+            throw SessionError.overloaded(reason: reason, retryAfter: 10)
+        }
         guard let claim = request.idempotency else { return .new(try await accept(request)) }
         let key = OwnedKey(owner: request.owner, key: claim.key)
         if let earlier = claims[key] {
@@ -202,6 +230,7 @@ package actor ExecutionService: ExecutionAPI, Service {
                 return try await accept(request, in: session, runtime, plan: plan)
             } catch {
                 await sessions.leave(runtime)
+                if request.session == nil { await sessions.discard(session.id) }
                 throw error
             }
         } catch {
@@ -216,6 +245,8 @@ package actor ExecutionService: ExecutionAPI, Service {
         _ runtime: SessionRuntime,
         plan: Plan
     ) async throws -> LiveExecution {
+        // Who is told at once that it was taken in, is told at once, too, when no VM is to be had.
+        if request.mode != .sync { _ = try await sessions.lease(runtime) }
         let record = ExecutionRecord(
             id: .random(),
             owner: request.owner,
@@ -230,8 +261,13 @@ package actor ExecutionService: ExecutionAPI, Service {
         let execution = LiveExecution(record, logs: archive.newLogs(for: record.id, limit: limit))
         // Whoever is told its id, or retries by its key, relies on it; others are answered when it is written down at the end.
         let isPromised = request.mode != .sync || request.idempotency != nil
-        if isPromised, !(try await store.insert(record)) { throw SessionError.idempotencyMismatch }
         live[record.id] = execution
+        do {
+            if isPromised, !(try await store.insert(record)) { throw SessionError.idempotencyMismatch }
+        } catch {
+            live[record.id] = nil
+            throw error
+        }
         let way = Execution(request: request, session: session, runtime: runtime, sessions: sessions, live: execution)
         // It goes on in another task, in whose lines of the log its request shall be found.
         var logger = Logger.current
@@ -266,50 +302,83 @@ package actor ExecutionService: ExecutionAPI, Service {
         switch ending {
         case .ended(let change):
             change(&record)
-        case .refused(let error) where way.request.mode == .sync:
-            if isStored { await remove(record.id) }
-            forget(way)
-            return execution.fail(error)
         case .refused(let error):
-            record.state = if case .vmUnavailable = error { .vmLost } else { .cancelled }
-            record.note = "\(error); the code did not run"
+            Self.note(error, in: &record)
+            if way.request.mode == .sync {
+                await refuse(way, error, record: record, isStored: isStored)
+                return
+            }
+            await attempt("A key could not be released") { try await store.releaseKey(of: record.id) }
         }
-        if isStored { await finish(record, of: execution) }
-        metrics.count(record)
-        unpurgedBytes += record.sizes.values.reduce(0) { $0 + $1.bytes }
         let final = record
         // Of what somebody waited for there is the request's own line.
         let isPlain = final.mode == .sync && final.state == .exited
-        Logger.current.log(level: isPlain ? .debug : .info, "Execution ended", metadata: Self.metadata(of: final))
+        Logger.current.log(level: isPlain ? .debug : .info, "Execution ended", metadata: final.logMetadata)
         execution.journal.update { $0 = final }
-        // Before the answer: its caller's next request finds the place in the plan free.
-        forget(way)
+        metrics.count(record)
+        do {
+            try await archive.write(record, of: execution.journal, isInserted: isStored)
+            forget(way)
+        } catch {
+            Logger.current.error(
+                "An execution's end could not be written down yet",
+                metadata: ["error": "\(error)"]
+            )
+            unwritten[record.id] = (execution, isStored)
+            forget(way, keepingClaim: true)
+        }
+        // Not before: its caller's next request finds the place in the plan free.
         execution.succeed(ExecutionResult(execution.journal))
     }
 
-    private static func metadata(of record: ExecutionRecord) -> Logger.Metadata {
-        [
-            "vm.id": "\(record.vmID ?? "none")", "language": "\(record.language)", "mode": "\(record.mode.rawValue)",
-            "outcome": "\(record.state.rawValue)", "duration_ms": "\(Int(record.executionTime * 1_000))",
-        ]
+    /// A caller who waits is told that nothing ran; then there is no execution.
+    private func refuse(_ way: Execution, _ error: SessionError, record: ExecutionRecord, isStored: Bool) async {
+        way.live.journal.update { $0 = record }
+        if isStored {
+            await attempt("A refused execution could not be forgotten") { try await store.remove(record.id) }
+        }
+        if way.request.session == nil {
+            await sessions.discard(way.session.id)
+            sessions.auditSession(.sessionDeleted, by: .system, way.session, because: "Nothing ran: \(error)")
+        }
+        forget(way)
+        way.live.fail(error)
     }
 
-    private func forget(_ way: Execution) {
+    private static func note(_ error: SessionError, in record: inout ExecutionRecord) {
+        switch error {
+        case .noInterpreter, .overloaded: record.state = .cancelled
+        default: record.state = .vmLost
+        }
+        record.note = "\(error); the code did not run"
+    }
+
+    private func forget(_ way: Execution, keepingClaim: Bool = false) {
         live[way.live.id] = nil
         sessions.admission.executionEnded(for: way.request.owner)
-        if let claim = way.request.idempotency {
+        if let claim = way.request.idempotency, !keepingClaim {
             claims[OwnedKey(owner: way.request.owner, key: claim.key)] = nil
         }
     }
 
-    private func finish(_ record: ExecutionRecord, of execution: LiveExecution) async {
+    /// Tries again to write down the ends that the database did not take.
+    func writeDownEnds() async throws {
+        for (id, (execution, isInserted)) in unwritten {
+            let record = execution.journal.record
+            try await archive.write(record, of: execution.journal, isInserted: isInserted)
+            unwritten[id] = nil
+            if let claim = record.idempotency { claims[OwnedKey(owner: record.owner, key: claim.key)] = nil }
+        }
+    }
+
+    /// Does what must not fail its caller; a failure is the operator's.
+    func attempt(_ failure: String, _ body: () async throws -> Void) async {
         do {
-            try await archive.finish(record, journal: execution.journal)
+            try await body()
+        } catch is CancellationError {
+            // The server is being stopped.
         } catch {
-            Logger.current.error(
-                "An execution's end could not be written down",
-                metadata: ["error": "\(error)"]
-            )
+            Logger.current.error("\(failure)", metadata: ["error": "\(error)"])
         }
     }
 
@@ -322,17 +391,6 @@ package actor ExecutionService: ExecutionAPI, Service {
                 metadata: ["error": "\(error)"]
             )
             return false
-        }
-    }
-
-    private func remove(_ id: ExecutionID) async {
-        do {
-            try await store.remove(id)
-        } catch {
-            Logger.current.error(
-                "An execution that did not run could not be forgotten",
-                metadata: ["error": "\(error)"]
-            )
         }
     }
 }

@@ -64,8 +64,14 @@ final class LiveExecution: Sendable {
         journal.unpace()
         switch phase {
         case .waiting(let leaveQueue): leaveQueue()
-        case .running(let run): run.cancel(.cancelled)
+        case .running(let run): end(run)
         }
+    }
+
+    /// Has the agent end the code; an agent that does not is found out at the deadline.
+    private func end(_ run: AgentExecution) {
+        run.cancel(.cancelled)
+        run.setDeadline(Execution.silenceLimit)
     }
 
     /// It is about to wait for its turn.
@@ -83,6 +89,6 @@ final class LiveExecution: Sendable {
             state.phase = .running(run)
             return state.cancellation != nil
         }
-        if isCancelled { run.cancel(.cancelled) }
+        if isCancelled { end(run) }
     }
 }

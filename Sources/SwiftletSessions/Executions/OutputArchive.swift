@@ -8,16 +8,21 @@ import SwiftletStore
 struct OutputArchive: Sendable {
     let directory: String
     let store: ExecutionStore
+    let budget: OutputBudget
 
     /// Logs for a new execution.
     func newLogs(for id: ExecutionID, limit: Int) -> [ExecutionStream: OutputLog] {
         ExecutionStream.allCases.reduce(into: [:]) { logs, stream in
-            logs[stream] = OutputLog(path: path(id, stream), limit: limit)
+            logs[stream] = OutputLog(path: path(id, stream), limit: limit, budget: budget)
         }
     }
 
     /// Writes down an execution's end, and its outputs unless files hold them.
-    func finish(_ record: ExecutionRecord, journal: ExecutionJournal) async throws {
+    ///
+    /// - Parameter isInserted: whether the database knows the execution.
+    func write(_ record: ExecutionRecord, of journal: ExecutionJournal, isInserted: Bool) async throws {
+        // A second attempt may find that the first got as far as this.
+        if !isInserted { _ = try await store.insert(record) }
         var outputs: [ExecutionStream: [UInt8]] = [:]
         for stream in ExecutionStream.allCases {
             if let bytes = journal.log(of: stream).inMemory { outputs[stream] = bytes }
@@ -57,8 +62,10 @@ struct OutputArchive: Sendable {
     }
 
     /// Throws the outputs of executions away.
-    func expire(_ ids: [ExecutionID], at moment: Date) async throws {
+    func expire(_ outputs: [ExecutionStore.KeptOutput], at moment: Date) async throws {
+        let ids = outputs.map(\.id)
         try await store.expireOutput(of: ids, at: moment)
+        budget.giveBack(outputs.reduce(0) { $0 + $1.bytes })
         try await NIOThreadPool.singleton.runIfActive {
             for id in ids {
                 for stream in ExecutionStream.allCases { unlink(path(id, stream)) }

@@ -21,6 +21,7 @@ package final class OutputLog: Sendable {
     private let path: String?
     private let memoryLimit: Int
     private let limit: Int
+    private let budget: OutputBudget?
 
     /// An empty log.
     ///
@@ -28,8 +29,10 @@ package final class OutputLog: Sendable {
     ///   - path: the file that is made when `memoryLimit` is passed or at ``persist()``. Whoever owns the log removes it.
     ///   - memoryLimit: bytes kept in memory.
     ///   - limit: bytes kept in all; what follows is counted and dropped.
-    package init(path: String, memoryLimit: Int = 64 * 1024, limit: Int) {
+    ///   - budget: what all logs may take together.
+    package init(path: String, memoryLimit: Int = 64 * 1024, limit: Int, budget: OutputBudget? = nil) {
         state = Mutex(State())
+        self.budget = budget
         self.path = path
         self.memoryLimit = memoryLimit
         self.limit = limit
@@ -39,6 +42,7 @@ package final class OutputLog: Sendable {
     package init(_ bytes: [UInt8], dropped: Int = 0) {
         state = Mutex(State(memory: bytes, dropped: dropped))
         path = nil
+        budget = nil
         memoryLimit = bytes.count
         limit = bytes.count
     }
@@ -55,6 +59,7 @@ package final class OutputLog: Sendable {
         let size = Int(information.st_size)
         state = Mutex(State(file: descriptor, fileBytes: size, dropped: dropped))
         self.path = nil
+        budget = nil
         memoryLimit = 0
         limit = size
     }
@@ -87,16 +92,38 @@ package final class OutputLog: Sendable {
                 state.dropped += bytes.count
                 return
             }
-            let rest = bytes.prefix(max(0, limit - state.memory.count - state.fileBytes))
-            state.dropped += bytes.count - rest.count
-            if state.file == nil, state.memory.count + rest.count <= memoryLimit || !spill(&state) {
-                let head = rest.prefix(max(0, memoryLimit - state.memory.count))
-                state.memory.append(contentsOf: head)
-                state.dropped += rest.count - head.count
-            } else {
-                state.dropped += rest.count - Self.write(rest, to: &state)
-            }
+            let kept = keep(bytes, in: &state)
+            state.dropped += bytes.count - kept
         }
+    }
+
+    /// Adds all of the bytes or none: for what is worthless when it is cut. Blocks on the disk as ``append(_:)`` does.
+    package func appendWhole(_ bytes: [UInt8]) -> Bool {
+        state.withLock { state in
+            guard bytes.count <= limit - state.memory.count - state.fileBytes else { return false }
+            let kept = keep(bytes[...], in: &state)
+            guard kept < bytes.count else { return true }
+            budget?.giveBack(kept)
+            if state.file == nil { state.memory.removeLast(kept) } else { state.fileBytes -= kept }
+            return false
+        }
+    }
+
+    /// Returns how many of the bytes were kept.
+    private func keep(_ bytes: ArraySlice<UInt8>, in state: inout State) -> Int {
+        let room = min(bytes.count, max(0, limit - state.memory.count - state.fileBytes))
+        let granted = budget?.take(room) ?? room
+        let rest = bytes.prefix(granted)
+        let kept: Int
+        if state.file == nil, state.memory.count + rest.count <= memoryLimit || !spill(&state) {
+            let head = rest.prefix(max(0, memoryLimit - state.memory.count))
+            state.memory.append(contentsOf: head)
+            kept = head.count
+        } else {
+            kept = Self.write(rest, to: &state)
+        }
+        budget?.giveBack(granted - kept)
+        return kept
     }
 
     /// Moves what is in memory into the file, where it outlives the process, and keeps it there from now on. Blocks on the disk.
