@@ -124,7 +124,7 @@ let package = Package(
         .testTarget(
             name: "SwiftletSessionsTests",
             dependencies: [
-                "AgentProtocol", "SwiftletSessions", "SwiftletStore", "SwiftletVM",
+                "AgentProtocol", "SwiftletMetrics", "SwiftletSessions", "SwiftletStore", "SwiftletVM",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],

@@ -20,13 +20,25 @@ struct Authenticator: Sendable {
     /// As ``user(_:bodyKey:)``, with all that is known of the user.
     func principal(_ headers: HTTPFields, bodyKey: String? = nil) async throws -> Principal {
         guard let credential = Self.headerCredential(headers) ?? bodyKey else { throw APIError.notAuthenticated }
-        return try await accounts.failingClosed {
-            let (account, proof) = try await account(credential)
-            guard !account.isDisabled else { throw APIError.accountDisabled }
-            let plan = try accounts.directory.plans.plan(named: account.planName)
-            try await charge(account, plan)
-            return Principal(account: account, plan: plan, credential: proof)
+        do {
+            return try await accounts.failingClosed { try await principal(credential) }
+        } catch let error as APIError where error.status == .unauthorized {
+            AuditTrail.note { $0.isCredentialRefused = true }
+            throw error
         }
+    }
+
+    private func principal(_ credential: String) async throws -> Principal {
+        let (account, proof) = try await account(credential)
+        guard !account.isDisabled else {
+            AuditTrail.note { $0.owner = account.id }
+            throw APIError.accountDisabled
+        }
+        let plan = try accounts.directory.plans.plan(named: account.planName)
+        let principal = Principal(account: account, plan: plan, credential: proof)
+        AuditTrail.note { $0.note(principal) }
+        try await charge(account, plan)
+        return principal
     }
 
     /// The name of a user's limit on requests.
@@ -50,6 +62,7 @@ struct Authenticator: Sendable {
         let decision = try await accounts.limiter.charge(Self.requests(of: account.id), rate)
         RateLimitRecord.current?.note(decision)
         guard !decision.isAdmitted else { return }
+        accounts.countRefusal(by: "requests")
         let reason = "Rate limit exceeded: the \(plan.name) plan has \(rate.perMinute) requests per minute"
         throw APIError.tooManyRequests(reason, retryAfter: decision.retryAfter)
     }

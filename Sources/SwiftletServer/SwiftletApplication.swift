@@ -31,19 +31,22 @@ package struct ServerServices: Sendable {
     package var files: any FileAPI
     package var accounts: AccountServices
     package var usage: UsageStore
+    package var audit: AuditLog
 
     package init(
         sessions: any SessionAPI,
         executions: any ExecutionAPI,
         files: any FileAPI,
         accounts: AccountServices,
-        usage: UsageStore
+        usage: UsageStore,
+        audit: AuditLog
     ) {
         self.sessions = sessions
         self.executions = executions
         self.files = files
         self.accounts = accounts
         self.usage = usage
+        self.audit = audit
     }
 }
 
@@ -55,11 +58,14 @@ struct Route: Sendable {
     /// With `{name}` for a variable segment.
     let path: String
     let handler: Handler
+    /// What the audit log calls it; nil for what is not audited.
+    let audit: AuditEventType?
 
-    init(_ method: HTTPRequest.Method, _ path: String, _ handler: @escaping Handler) {
+    init(_ method: HTTPRequest.Method, _ path: String, _ handler: @escaping Handler, audit: AuditEventType? = nil) {
         self.method = method
         self.path = path
         self.handler = handler
+        self.audit = audit
     }
 }
 
@@ -88,7 +94,8 @@ package struct SwiftletApplication: Sendable {
             FileRoutes(files: services.files, authenticator: authenticator).routes,
             UploadRoute(files: services.files, authenticator: authenticator).routes,
             DownloadRoute(files: services.files, authenticator: authenticator, maximumBody: limit).routes,
-            MetricsRoute(sessions: sessions, executions: executions, http: metrics).routes,
+            MetricsRoute(services: services, http: metrics).routes,
+            AuditRoutes(log: services.audit, authenticator: authenticator).routes,
             TokenRoute(accounts: services.accounts).routes,
             CommandLineLogin(accounts: services.accounts).routes,
             UserRoutes(authenticator: authenticator).routes,
@@ -103,12 +110,18 @@ package struct SwiftletApplication: Sendable {
         let metrics = HTTPMetrics()
         let routes = routes(metrics)
         let router = Router(context: AppContext.self, options: .autoGenerateHeadEndpoints)
+        let methods = PathMethods(entries: routes.map { ($0.path, $0.method) })
+        let auditor = Auditor(log: services.audit, accounts: services.accounts)
         router.addMiddleware {
             RateLimitMiddleware()
-            ErrorMiddleware(methods: PathMethods(entries: routes.map { ($0.path, $0.method) }), metrics: metrics)
+            RequestMiddleware(methods: methods, metrics: metrics, auditor: auditor)
+            ErrorMiddleware(methods: methods)
         }
         for route in routes {
-            router.on(RouterPath(route.path), method: route.method, use: route.handler)
+            router.on(RouterPath(route.path), method: route.method) { request, context in
+                AuditTrail.note { $0.note(route, id: context.parameters.get("id")) }
+                return try await route.handler(request, context)
+            }
         }
         return router
     }

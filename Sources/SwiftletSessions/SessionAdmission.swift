@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import SwiftletMetrics
 package import SwiftletStore
 import Synchronization
 
 /// Holds users to their plans where VMs are made and code is taken in: how large, how many at once, how many a minute.
 package final class SessionAdmission: Sendable {
+    /// What was refused because somebody had no more of it.
+    package let refusals = Counter(
+        "swiftlet_rate_limit_refusals_total",
+        "What was refused because of a limit on users or addresses, by limit."
+    )
     private let accounts: AccountDirectory
     private let limiter: RateLimiter
     private let living = Mutex<[UserID: Int]>([:])
@@ -55,6 +61,7 @@ package final class SessionAdmission: Sendable {
         try living.withLock { living in
             let count = living[user] ?? 0
             if let limit = plan.concurrentVMs, count >= limit {
+                refusals.add(["limit": "concurrent_vms"])
                 throw SessionError.quotaExceeded(
                     reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) VMs at once, and so many live; "
                         + "kill one, or wait for one to end",
@@ -100,6 +107,7 @@ package final class SessionAdmission: Sendable {
         try running.withLock { running in
             let count = running[user] ?? 0
             if let limit = plan.concurrentExecutions, count >= limit {
+                refusals.add(["limit": "concurrent_executions"])
                 throw SessionError.quotaExceeded(
                     reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) executions at once, and so many "
                         + "wait or run; cancel one, or wait for one to end",
@@ -119,6 +127,7 @@ package final class SessionAdmission: Sendable {
         guard let rate = plan.newVMs else { return }
         let decision = try await Self.failingClosed { try await limiter.charge(Self.newVMs(of: user), rate) }
         guard !decision.isAdmitted else { return }
+        refusals.add(["limit": "new_vms"])
         let seconds = max(1, Int(decision.retryAfter.rounded(.up)))
         throw SessionError.quotaExceeded(
             reason: "Rate limit exceeded: the \(plan.name) plan has \(rate.perMinute) new VMs per minute; "

@@ -83,7 +83,7 @@ extension SessionService {
         // A call that was on its way has made another; one that comes later finds no row to write its VM into.
         if let other = runtimes[id], other !== runtime { try await end(other) }
         runtimes[id] = nil
-        logger.notice("Session deleted", metadata: ["session.id": "\(id)"])
+        Logger.current.notice("Session deleted", metadata: ["session.id": "\(id)"])
     }
 
     /// Keeps everybody out of a session, and waits until nothing of its VM is left.

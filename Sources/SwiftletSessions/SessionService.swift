@@ -32,6 +32,7 @@ package actor SessionService: SessionAPI, Service {
     nonisolated let logger: Logger
     /// Holds users to their plans.
     nonisolated let admission: SessionAdmission
+    nonisolated let audit: AuditLog
     private let engine: MicroVMEngine
     var runtimes: [SessionID: SessionRuntime] = [:]
     private let jobs: AsyncStream<Job>
@@ -42,10 +43,12 @@ package actor SessionService: SessionAPI, Service {
         configuration: Configuration,
         store: SessionStore,
         admission: SessionAdmission,
+        audit: AuditLog,
         engine: MicroVMEngine,
         logger: Logger
     ) {
         self.admission = admission
+        self.audit = audit
         self.configuration = configuration
         self.store = store
         self.engine = engine
@@ -55,7 +58,7 @@ package actor SessionService: SessionAPI, Service {
 
     /// Owns the VMs and all that runs in them. At a graceful shutdown it kills the VMs and returns when they are gone.
     package func run() async throws {
-        try await store.endAllVMs(at: Date(), reason: "The server restarted")
+        try await endForgottenVMs()
         await withDiscardingTaskGroup { group in
             group.addTask { [engine] in
                 await cancelWhenGracefulShutdown { await engine.run() }
@@ -142,12 +145,12 @@ package actor SessionService: SessionAPI, Service {
     /// Takes part in the session of a request, which is made if it names none; every success needs a `leave(_:)`.
     func enter(_ request: ExecutionRequest) async throws -> (SessionRecord, SessionRuntime) {
         guard accepting else { throw SessionError.shuttingDown }
-        let record =
-            if let id = request.session {
-                try await self.record(id, owner: request.owner)
-            } else {
-                try await createSession(owner: request.owner, options: SessionOptions())
-            }
+        if let id = request.session {
+            let record = try await record(id, owner: request.owner)
+            return (record, try await enter(record))
+        }
+        let record = try await createSession(owner: request.owner, options: SessionOptions())
+        auditSession(.sessionCreated, by: .user(request.owner), record, because: "An execution needed one")
         return (record, try await enter(record))
     }
 
@@ -156,7 +159,10 @@ package actor SessionService: SessionAPI, Service {
         do {
             _ = try await store.delete(id)
         } catch {
-            logger.error("A session could not be forgotten", metadata: ["session.id": "\(id)", "error": "\(error)"])
+            Logger.current.error(
+                "A session could not be forgotten",
+                metadata: ["session.id": "\(id)", "error": "\(error)"]
+            )
         }
     }
 
@@ -181,8 +187,13 @@ package actor SessionService: SessionAPI, Service {
     /// The session's VM, a new one if none lives, whose end is then watched for.
     func lease(_ runtime: SessionRuntime) async throws -> MicroVM {
         do {
-            return try await runtime.lease(admission: admission) { vm, place in
-                submit { [self] in await watch(vm, of: runtime, place: place) }
+            // What the VM does later is still a consequence of this request.
+            return try await withLogger(mergingMetadata: Self.metadata(of: runtime.record)) { logger in
+                try await runtime.lease(admission: admission) { vm, place in
+                    submit { [self] in
+                        await withLogger(logger) { _ in await watch(vm, of: runtime, place: place) }
+                    }
+                }
             }
         } catch MicroVMError.full(let reason) {
             throw SessionError.overloaded(reason: reason, retryAfter: 5)
@@ -203,21 +214,29 @@ package actor SessionService: SessionAPI, Service {
             // The record may have been changed since it was read.
             if let record = try await store.assign(vm: sessionVM(of: vm, record: runtime.record), to: session) {
                 runtime.adopt(record)
+                auditStart(of: vm, record: record)
             } else {
                 vm.kill(reason: "Its session was deleted")
             }
         } catch {
-            logger.error("A VM could not be written down", metadata: ["vm.id": "\(vm.id)", "error": "\(error)"])
+            Logger.current.error(
+                "A VM could not be written down",
+                metadata: ["vm.id": "\(vm.id)", "error": "\(error)"]
+            )
             vm.kill(reason: "The server could not write it down")
         }
         do {
             let end = try await vm.waitForEnd()
             timer.cancel()
             place.release()
+            auditEnd(of: vm, record: runtime.record, reason: end.description)
             let origin = vm.restore?.origin
             try await store.endVM(session: session, vmID: vm.id, at: Date(), reason: end.description, origin: origin)
         } catch {
-            logger.error("A VM's end could not be written down", metadata: ["vm.id": "\(vm.id)", "error": "\(error)"])
+            Logger.current.error(
+                "A VM's end could not be written down",
+                metadata: ["vm.id": "\(vm.id)", "error": "\(error)"]
+            )
         }
         place.release()
         await forgetIfIdle(runtime)

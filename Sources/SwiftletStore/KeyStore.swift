@@ -120,6 +120,25 @@ package struct KeyStore: Sendable {
         }
     }
 
+    /// Forgets keys that were revoked, or that expired, before a moment; at most a batch.
+    ///
+    /// The youngest key stays: its number must not become another's, of which the audit log would speak as of the same.
+    /// - Returns: whether there may be more.
+    package func purge(before moment: Date, limit: Int = 500) async throws -> Bool {
+        try await database.writer.write { database in
+            try database.execute(
+                sql: """
+                    DELETE FROM api_keys WHERE id IN (
+                        SELECT id FROM api_keys WHERE (revoked_at < $1 OR expires_at < $2)
+                            AND id < (SELECT MAX(id) FROM api_keys)
+                        LIMIT $3)
+                    """,
+                arguments: [moment.microseconds, moment.microseconds, limit]
+            )
+            return database.changesCount == limit
+        }
+    }
+
     static func hash(_ text: String) -> String {
         SHA256.hash(data: Data(text.utf8)).hexadecimal
     }

@@ -90,7 +90,13 @@ package struct SessionStore: Sendable {
     }
 
     /// Writes down the end of all VMs that are thought to live: for a server that starts, which has none.
-    package func endAllVMs(at moment: Date, reason: String) async throws {
+    ///
+    /// - Returns: those VMs.
+    @discardableResult
+    package func endAllVMs(
+        at moment: Date,
+        reason: String
+    ) async throws -> [(id: String, session: SessionID?, owner: UserID)] {
         try await database.writer.write { database in
             try database.execute(
                 sql:
@@ -98,13 +104,14 @@ package struct SessionStore: Sendable {
                 arguments: [moment.microseconds, reason]
             )
             // When it died is not known; that it lived no longer than it might is.
-            try database.execute(
-                sql: """
-                    UPDATE vms SET ended_at = CASE WHEN expires_at < $1 THEN expires_at ELSE $2 END, end_reason = $3
-                    WHERE ended_at IS NULL
-                    """,
-                arguments: [moment.microseconds, moment.microseconds, reason]
-            )
+            let sql = """
+                UPDATE vms SET ended_at = CASE WHEN expires_at < $1 THEN expires_at ELSE $2 END, end_reason = $3
+                WHERE ended_at IS NULL RETURNING id, session_id, owner_id
+                """
+            let arguments: StatementArguments = [moment.microseconds, moment.microseconds, reason]
+            return try Row.fetchAll(database, sql: sql, arguments: arguments).map { row in
+                (row["id"], SessionID(rawValue: row["session_id"]), UserID(rawValue: row["owner_id"]))
+            }
         }
     }
 

@@ -152,7 +152,8 @@ package final class MicroVMEngine: Sendable {
             diskLimit: min(diskLimit ?? resources.diskLimit, resources.diskLimit),
             resources: resources,
             factory: factory,
-            logger: logger,
+            // Of the request that wants it.
+            logger: .current,
             onReady: { [self] in state.withLock { $0.capacity.started() } }
         )
         let isAccepted = state.withLock { state in

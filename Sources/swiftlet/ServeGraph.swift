@@ -30,10 +30,12 @@ struct ServeGraph {
                 plans: plans,
                 tokenSecret: try data.tokenSecret(),
                 publicURL: settings.publicURL,
-                proxies: settings.proxies
+                proxies: settings.proxies,
+                keyRetentionSeconds: settings.retentionDays * 86_400
             ),
             logger: logger
         )
+        let audit = AuditLog(AuditStore(database), logger: logger)
         let engine = try await openEngine(threads: threads)
         var configuration = SessionService.Configuration()
         configuration.defaultLifetimeSeconds = settings.vmLifetimeSeconds
@@ -44,6 +46,7 @@ struct ServeGraph {
             configuration: configuration,
             store: SessionStore(database),
             admission: accounts.admission,
+            audit: audit,
             engine: engine,
             logger: logger
         )
@@ -63,7 +66,8 @@ struct ServeGraph {
                 executions: executions,
                 files: sessions,
                 accounts: accounts,
-                usage: UsageStore(database)
+                usage: UsageStore(database),
+                audit: audit
             ),
             configuration: ServerConfiguration(
                 host: settings.host,
@@ -78,13 +82,21 @@ struct ServeGraph {
         let drain = ExecutionDrain(executions: executions, sessions: sessions, limit: limit)
         var group = ServiceGroupConfiguration(
             // Stopped in the reverse order: what runs ends first, while its callers can still be answered.
-            services: [sessions, executions, AccountHousekeeper(accounts), application, drain],
+            services: [auditWriter(audit), sessions, executions, AccountHousekeeper(accounts), application, drain],
             gracefulShutdownSignals: [.sigterm, .sigint],
             logger: logger
         )
         group.maximumGracefulShutdownDuration = limit + .seconds(15)
         group.maximumCancellationDuration = .seconds(15)
         try await ServiceGroup(configuration: group).run()
+    }
+
+    private func auditWriter(_ log: AuditLog) -> AuditWriter {
+        let retention = AuditWriter.Retention(
+            seconds: settings.auditRetentionDays * 86_400,
+            events: settings.auditMaximumEvents
+        )
+        return AuditWriter(log, retention: retention, version: Swiftlet.version, logger: logger)
     }
 
     private func openEngine(threads: NIOThreadPool) async throws -> MicroVMEngine {
@@ -107,13 +119,16 @@ struct ServeGraph {
             return try? String(contentsOfFile: path, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
         }
         let user = try await users.create(email: "admin@localhost", plan: plan.name)
-        let (text, _) = try await KeyStore(database).create(for: user.id, label: "first key")
-        let made = FileManager.default.createFile(
+        let (text, made) = try await KeyStore(database).create(for: user.id, label: "first key")
+        var keyEvent = AuditEvent(.keyCreated, by: .system, owner: user.id)
+        keyEvent.resourceID = String(made.id)
+        try await AuditStore(database).append([AuditEvent(.userCreated, by: .system, owner: user.id), keyEvent])
+        let isWritten = FileManager.default.createFile(
             atPath: path,
             contents: Data("\(text)\n".utf8),
             attributes: [.posixPermissions: 0o600]
         )
-        guard made else { throw ValidationError("\(path) cannot be written") }
+        guard isWritten else { throw ValidationError("\(path) cannot be written") }
         return text
     }
 

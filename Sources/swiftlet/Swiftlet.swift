@@ -23,8 +23,7 @@ struct Swiftlet: AsyncParsableCommand {
         version: version,
         subcommands: [
             ServeCommand.self, ExecCommand.self, DoctorCommand.self, ImageCommand.self, TemplateCommand.self,
-            UserCommand.self,
-            KeyCommand.self, BenchCommand.self,
+            UserCommand.self, KeyCommand.self, AuditCommand.self, BenchCommand.self,
         ]
     )
 }

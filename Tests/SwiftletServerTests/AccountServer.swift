@@ -19,6 +19,7 @@ struct AccountServer: Sendable {
     let client: any TestClientProtocol
     let users: UserStore
     let keys: KeyStore
+    let audit: AuditStore
 
     /// Runs a body against a server with a plan `tiny` (3 requests at once, 60 a minute).
     static func with<Value: Sendable>(
@@ -46,13 +47,19 @@ struct AccountServer: Sendable {
                 executions: FakeExecutions(),
                 files: FakeFiles(),
                 accounts: accounts,
-                usage: UsageStore(database)
+                usage: UsageStore(database),
+                audit: AuditLog(AuditStore(database), logger: logger)
             ),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )
         return try await Application(router: server.router(), logger: logger).test(.router) { client in
             try await body(
-                AccountServer(client: client, users: UserStore(database), keys: KeyStore(database))
+                AccountServer(
+                    client: client,
+                    users: UserStore(database),
+                    keys: KeyStore(database),
+                    audit: AuditStore(database)
+                )
             )
         }
     }

@@ -32,7 +32,8 @@ enum TestServer {
                 executions: executions,
                 files: files,
                 accounts: accounts,
-                usage: UsageStore(database)
+                usage: UsageStore(database),
+                audit: AuditLog(AuditStore(database), logger: logger)
             ),
             configuration: ServerConfiguration(maximumBody: maximumBody, version: "test")
         )

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import SwiftletMetrics
 import SwiftletSessions
 import SwiftletStore
 import Testing
@@ -36,10 +37,16 @@ import Testing
         }
     }
 
+    /// How many refusals monitoring sees.
+    private func refusals(_ limit: String) -> Double? {
+        admission.refusals.family.samples.first { $0.labels == ["limit": limit] }?.value
+    }
+
     @Test func ofManyAtOnceExactlyThePlansNumberGetsAVM() async throws {
         let user = try await user("few")
         let places = await reserved(user, attempts: 200)
         #expect(places.count == 3)
+        #expect(refusals("concurrent_vms") == 197)
         #expect(admission.livingVMs(of: user) == 3)
         // Who sees a VM's end gives its place back, and whoever else sees it changes nothing.
         for _ in 0..<3 { places[0].release() }
@@ -59,6 +66,7 @@ import Testing
             return await group.reduce(0) { $0 + ($1 ? 1 : 0) }
         }
         #expect(taken == 2)
+        #expect(refusals("concurrent_executions") == 198)
         #expect(admission.runningExecutions(of: user) == 2)
         admission.executionEnded(for: user)
         #expect(try await admission.executionBegins(for: user).name == "few")

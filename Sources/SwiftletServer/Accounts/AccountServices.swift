@@ -6,6 +6,7 @@ import Hummingbird
 package import Logging
 import NIOCore
 import ServiceLifecycle
+import SwiftletMetrics
 package import SwiftletSessions
 package import SwiftletStore
 
@@ -23,6 +24,8 @@ package struct AccountServices: Sendable {
         package var publicURL: String?
         /// How many reverse proxies stand before the server; their `X-Forwarded-For` tells where a log-in comes from.
         package var proxies: Int
+        /// Seconds for which keys are remembered that were revoked or have expired.
+        package var keyRetentionSeconds: Int
 
         package init(
             plans: PlanCatalog = .standard,
@@ -30,7 +33,8 @@ package struct AccountServices: Sendable {
             cacheLife: Duration = .seconds(1),
             passwordCost: PasswordHash.Cost = .standard,
             publicURL: String? = nil,
-            proxies: Int = 0
+            proxies: Int = 0,
+            keyRetentionSeconds: Int = 90 * 86_400
         ) {
             self.plans = plans
             self.tokenSecret = tokenSecret
@@ -38,6 +42,7 @@ package struct AccountServices: Sendable {
             self.passwordCost = passwordCost
             self.publicURL = publicURL
             self.proxies = proxies
+            self.keyRetentionSeconds = keyRetentionSeconds
         }
     }
 
@@ -53,6 +58,7 @@ package struct AccountServices: Sendable {
     let pairings: PairingStore
     let publicURL: String?
     private let proxies: Int
+    let keyRetentionSeconds: Int
     let logger: Logger
 
     package init(_ database: Database, configuration: Configuration, logger: Logger) async {
@@ -61,20 +67,23 @@ package struct AccountServices: Sendable {
         limiter = RateLimiter(database)
         uses = KeyUse(keys)
         tokens = await TokenIssuer(secret: configuration.tokenSecret)
+        let admission = SessionAdmission(accounts: directory, limiter: limiter)
+        self.admission = admission
         logIn = LogIn(
             users: UserStore(database),
             limiter: limiter,
             attempts: LoginAttempts(database),
-            work: PasswordWork(cost: configuration.passwordCost)
+            work: PasswordWork(cost: configuration.passwordCost),
+            refused: { admission.refusals.add(["limit": "login"]) }
         )
         pairings = PairingStore(database)
         publicURL = configuration.publicURL
         proxies = configuration.proxies
-        admission = SessionAdmission(accounts: directory, limiter: limiter)
+        keyRetentionSeconds = configuration.keyRetentionSeconds
         self.logger = logger
     }
 
-    /// Where a request comes from, as far as a log-in's limits are concerned.
+    /// Where a request comes from, as far as limits on log-ins and the audit log are concerned.
     func household(_ request: Request, _ context: AppContext) -> String {
         let peer = context.peer?.household ?? "unknown"
         guard proxies > 0, let name = HTTPField.Name("X-Forwarded-For") else { return peer }
@@ -83,6 +92,11 @@ package struct AccountServices: Sendable {
         guard let hop = hops.suffix(proxies).first else { return peer }
         let address = hop.trimmingCharacters(in: .whitespaces)
         return (try? SocketAddress(ipAddress: address, port: 0))?.household ?? peer
+    }
+
+    /// Counts what was refused, for monitoring.
+    func countRefusal(by limit: String) {
+        admission.refusals.add(["limit": limit])
     }
 
     /// Runs what decides whether a request is let in. What cannot be decided is refused.
@@ -96,7 +110,7 @@ package struct AccountServices: Sendable {
         } catch let error as CancellationError {
             throw error
         } catch {
-            logger.error("A request could not be admitted", metadata: ["error": "\(error)"])
+            Logger.current.error("A request could not be admitted", metadata: ["error": "\(error)"])
             throw APIError.admissionUnavailable
         }
     }
@@ -113,7 +127,9 @@ package struct AccountServices: Sendable {
         guard valid < Self.maximumKeys else {
             throw APIError(.conflict, "You have \(valid) keys, and may have \(Self.maximumKeys); delete some")
         }
-        return try await keys.create(for: user, label: label, expiresAt: expiresAt)
+        let made = try await keys.create(for: user, label: label, expiresAt: expiresAt)
+        AuditTrail.note { $0.resource = String(made.key.id) }
+        return made
     }
 }
 
@@ -145,6 +161,8 @@ package struct AccountHousekeeper: Service {
             try await accounts.limiter.purge()
             try await accounts.logIn.attempts.purge()
             try await accounts.pairings.purge()
+            let oldest = Date().addingTimeInterval(-Double(accounts.keyRetentionSeconds))
+            while try await accounts.keys.purge(before: oldest), !Task.isCancelled {}
         } catch {
             accounts.logger.warning("Housekeeping of accounts failed", metadata: ["error": "\(error)"])
         }

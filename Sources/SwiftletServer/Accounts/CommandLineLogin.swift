@@ -16,10 +16,10 @@ struct CommandLineLogin: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/api/cli-auth/start", start),
+            Route(.post, "/api/cli-auth/start", start, audit: .pairingStarted),
             Route(.get, Self.path + "/{id}", page),
-            Route(.post, Self.path + "/{id}", confirm),
-            Route(.post, "/api/cli-auth/exchange", exchange),
+            Route(.post, Self.path + "/{id}", confirm, audit: .loggedIn),
+            Route(.post, "/api/cli-auth/exchange", exchange, audit: .pairingExchanged),
         ]
     }
 
@@ -95,6 +95,10 @@ struct CommandLineLogin: Sendable {
         guard let (user, pairing) = try await accounts.pairings.exchange(id, code: code, verifier: verifier),
             let account = try await accounts.directory.account(user), !account.isDisabled
         else { throw APIError(.badRequest, "The code is wrong, used or older than 5 minutes; log in again") }
+        AuditTrail.note {
+            $0.user = user
+            $0.credential = "pairing"
+        }
         let (text, _) = try await accounts.createKey(for: user, label: "CLI - \(pairing.device)")
         var response = Response(json: [
             "api_key": .string(text),
@@ -119,6 +123,7 @@ struct CommandLineLogin: Sendable {
             try await accounts.limiter.charge("cli-auth:\(address)", Self.rate)
         }
         guard decision.isAdmitted else {
+            accounts.countRefusal(by: "login")
             throw APIError.tooManyRequests("Too many log-ins from your address", retryAfter: decision.retryAfter)
         }
     }

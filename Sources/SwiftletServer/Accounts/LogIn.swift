@@ -13,6 +13,8 @@ struct LogIn: Sendable {
     let limiter: RateLimiter
     let attempts: LoginAttempts
     let work: PasswordWork
+    /// Called with each attempt that was not even checked.
+    let refused: @Sendable () -> Void
 
     /// The account whose password it is; nil when it is not, whatever the reason, after the same time.
     ///
@@ -21,12 +23,16 @@ struct LogIn: Sendable {
     func account(email: String, password: String, address: String) async throws -> Account? {
         let decision = try await limiter.charge("log-in:\(address)", Self.rate)
         guard decision.isAdmitted else {
+            refused()
             throw APIError.tooManyRequests("Too many log-ins from your address", retryAfter: decision.retryAfter)
         }
         if let wait = try await attempts.begin(email: email, address: address) {
+            refused()
             throw APIError.tooManyRequests("Too many attempts to log in", retryAfter: Double(wait))
         }
         let known = try await users.logIn(email: email)
+        // What was typed as an address may be a password: it is written down only where it names somebody.
+        AuditTrail.note { $0.owner = known?.account.id }
         let isRight: Bool
         do {
             isRight = try await work.check(password, against: known?.password)
@@ -36,6 +42,10 @@ struct LogIn: Sendable {
         }
         guard isRight, let account = known?.account, !account.isDisabled else { return nil }
         try await attempts.succeeded(email: email, address: address)
+        AuditTrail.note {
+            $0.user = account.id
+            $0.credential = "password"
+        }
         return account
     }
 }

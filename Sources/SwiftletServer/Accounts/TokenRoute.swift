@@ -2,6 +2,7 @@
 
 import HTTPTypes
 import Hummingbird
+import SwiftletStore
 
 /// `POST /token`: OAuth2's password grant (RFC 6749, 4.3).
 struct TokenRoute: Sendable {
@@ -9,7 +10,7 @@ struct TokenRoute: Sendable {
 
     let accounts: AccountServices
 
-    var routes: [Route] { [Route(.post, "/token", token)] }
+    var routes: [Route] { [Route(.post, "/token", token, audit: .loggedIn)] }
 
     private func token(_ request: Request, _ context: AppContext) async throws -> Response {
         var form = try FormReader(try await request.collected(upTo: Self.maximumBody))

@@ -17,13 +17,19 @@ struct ExecuteRoutes: Sendable {
     let authenticator: Authenticator
     let maximumBody: Int
 
-    var routes: [Route] { [Route(.post, "/execute", execute), Route(.post, "/execute_async", executeAsync)] }
+    var routes: [Route] {
+        [
+            Route(.post, "/execute", execute, audit: .executionCreated),
+            Route(.post, "/execute_async", executeAsync, audit: .executionCreated),
+        ]
+    }
 
     private func execute(_ request: Request, _ context: AppContext) async throws -> Response {
         let receivedAt = ContinuousClock.now
         if Self.wantsEvents(request) { return try await stream(request, receivedAt: receivedAt) }
         let command = try await parse(request, mode: .sync, receivedAt: receivedAt)
         let (result, isReplay) = try await executions.execute(command)
+        Self.note(result.record, isReplay: isReplay)
         return Self.marked(ExecutionResponse(result: result, form: .result).response(), isReplay: isReplay)
     }
 
@@ -31,6 +37,7 @@ struct ExecuteRoutes: Sendable {
         let command = try await parse(request, mode: .async, receivedAt: .now)
         let (journal, isReplay) = try await executions.start(command)
         let record = journal.record
+        Self.note(record, isReplay: isReplay)
         let body: JSONValue = [
             "task_id": .string(record.id.rawValue),
             "id": .string(record.id.rawValue),
@@ -44,15 +51,29 @@ struct ExecuteRoutes: Sendable {
     /// The events of a new execution, or those that a client has not got of one that it followed before.
     private func stream(_ request: Request, receivedAt: ContinuousClock.Instant) async throws -> Response {
         if let position = try EventPosition(lastEventOf: request) {
+            // It began with another request.
+            AuditTrail.note { $0.type = nil }
             let user = try await authenticator.user(request.headers)
             let journal = try await executions.journal(of: position.execution, owner: user)
             return try EventStream(journal: journal, position: position).response()
         }
         let command = try await parse(request, mode: .stream, receivedAt: receivedAt)
         let (journal, isReplay) = try await executions.start(command)
+        Self.note(journal.record, isReplay: isReplay)
         let start = EventPosition(execution: journal.record.id)
         let response = try EventStream(journal: journal, position: start).response()
         return Self.marked(response, isReplay: isReplay)
+    }
+
+    /// For the audit log: that there is an execution, and nothing of what it runs.
+    private static func note(_ record: ExecutionRecord, isReplay: Bool) {
+        AuditTrail.note {
+            if isReplay { $0.type = nil }
+            $0.resource = record.id.rawValue
+            $0.session = record.session
+            $0.vmID = record.vmID
+            $0.details = ["language": .text(record.language), "mode": .text(record.mode.rawValue)]
+        }
     }
 
     /// Whether the answer is to be a stream of events.
@@ -95,6 +116,7 @@ struct ExecuteRoutes: Sendable {
         if Language(name: language) == .bash, source?.utf8.contains(0) == true {
             reader.report(code == nil ? "command" : "code", "value_error", "A bash script cannot contain NUL")
         }
+        AuditTrail.note { $0.session = session.flatMap { SessionID(rawValue: $0) } }
         try reader.finish()
         guard let source else { throw Self.missingSource }
         guard source.utf8.count <= Self.maximumSource else {

@@ -22,7 +22,7 @@ struct ExecutionRoutes: Sendable {
             Route(.get, "/v1/executions/{id}", get),
             Route(.get, "/v1/executions/{id}/output", output),
             Route(.get, "/v1/executions/{id}/events", events),
-            Route(.post, "/v1/executions/{id}/cancel", cancel),
+            Route(.post, "/v1/executions/{id}/cancel", cancel, audit: .executionCancelled),
         ]
     }
 

@@ -16,7 +16,7 @@ struct DownloadRoute: Sendable {
     let authenticator: Authenticator
     let maximumBody: Int
 
-    var routes: [Route] { [Route(.post, "/download", download)] }
+    var routes: [Route] { [Route(.post, "/download", download, audit: .fileDownloaded)] }
 
     private func download(_ request: Request, _ context: AppContext) async throws -> Response {
         let body = try await AuthenticatedBody(of: request, upTo: maximumBody, authenticator)
@@ -30,11 +30,12 @@ struct DownloadRoute: Sendable {
         guard problems.isEmpty, let filename = fields.filename, let session = fields.session else {
             throw ValidationFailure(problems: problems)
         }
-        let file = FileLocation(
+        let location = FileLocation(
             session: try FileInput.session(String(decoding: session, as: UTF8.self)),
             owner: user,
             path: try FileInput.absolute(filename, relativeTo: "/app")
         )
+        let file = FileInput.note(location)
         let download = try await files.read(file)
         guard download.info.size <= Self.maximumSize else {
             throw APIError(.contentTooLarge, "\(file.name) is too large for JSON: get it from /v1/sessions/{id}/files")

@@ -27,7 +27,16 @@ enum FileInput {
             throw APIError(.badRequest, "The path is not percent-encoded well: '%' needs two hexadecimal digits")
         }
         let isDirectory = bytes.last == nil || bytes.last == slash
-        return (FileLocation(session: session, owner: user, path: try absolute(bytes)), isDirectory)
+        return (note(FileLocation(session: session, owner: user, path: try absolute(bytes))), isDirectory)
+    }
+
+    /// Tells the audit log which file a request is about.
+    static func note(_ file: FileLocation) -> FileLocation {
+        AuditTrail.note {
+            $0.session = file.session
+            $0.resource = file.name
+        }
+        return file
     }
 
     static func session(_ text: String) throws -> SessionID {

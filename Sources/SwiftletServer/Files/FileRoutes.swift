@@ -19,10 +19,10 @@ struct FileRoutes: Sendable {
         // The directory `/` has no path behind `files`.
         return ["/v1/sessions/{id}/files", "/v1/sessions/{id}/files/**"].flatMap { path in
             [
-                Route(.get, path, get),
+                Route(.get, path, get, audit: .fileDownloaded),
                 Route(.head, path, head),
-                Route(.put, path, writing.put),
-                Route(.delete, path, writing.delete),
+                Route(.put, path, writing.put, audit: .fileUploaded),
+                Route(.delete, path, writing.delete, audit: .fileRemoved),
             ]
         }
     }
@@ -66,6 +66,8 @@ struct FileRoutes: Sendable {
     }
 
     private func list(_ directory: FileLocation, _ query: FormFields) async throws -> Response {
+        // No content leaves.
+        AuditTrail.note { $0.type = nil }
         let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
         let listing = try await files.list(directory, after: query.bytes("after") ?? [], limit: limit)
         return Response(json: FileOutput.json(listing, of: directory))

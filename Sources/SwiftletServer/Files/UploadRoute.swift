@@ -11,7 +11,7 @@ struct UploadRoute: Sendable {
     let files: any FileAPI
     let authenticator: Authenticator
 
-    var routes: [Route] { [Route(.post, "/upload", upload)] }
+    var routes: [Route] { [Route(.post, "/upload", upload, audit: .fileUploaded)] }
 
     private func upload(_ request: Request, _ context: AppContext) async throws -> Response {
         // Who has no key is not listened to, unless it may be a field.
@@ -118,11 +118,12 @@ private struct UploadForm {
             throw ValidationFailure(problems: problems)
         }
         path = String(decoding: remote, as: UTF8.self)
-        let file = FileLocation(
+        let location = FileLocation(
             session: try FileInput.session(session),
             owner: user,
             path: try FileInput.absolute(remote, relativeTo: "/app")
         )
+        let file = FileInput.note(location)
         if try FileInput.flag("recursive", self["recursive"], at: "body") {
             return .archive(Unpacking(files: files, directory: file))
         }

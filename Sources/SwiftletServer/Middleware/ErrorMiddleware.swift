@@ -5,49 +5,38 @@ import Hummingbird
 import Logging
 import SwiftletSessions
 
-/// Gives each request an id, turns whatever is thrown into the contract's answer, and writes one line about it.
+/// Turns whatever is thrown into the contract's answer.
 struct ErrorMiddleware: RouterMiddleware {
-    private static let requestID = HTTPField.Name("x-request-id")
-
     /// The methods of each known path, to tell a wrong method from an unknown path.
     let methods: PathMethods
-    let metrics: HTTPMetrics
 
     func handle(
         _ request: Request,
         context: AppContext,
         next: (Request, AppContext) async throws -> Response
     ) async throws -> Response {
-        let started = ContinuousClock.now
-        let id = Self.validID(request) ?? context.id
-        var logger = context.logger
-        logger[metadataKey: "request.id"] = "\(id)"
-        var response: Response
         do {
-            response = try await next(request, context)
+            return try await next(request, context)
         } catch {
-            response = answer(to: error, request: request, logger: logger, id: id)
+            let words = Self.words(of: error)
+            AuditTrail.note { $0.message = words.map(Redaction.withoutKeys) }
+            return answer(to: error, request: request, logger: .current)
         }
-        if let name = Self.requestID { response.headers[name] = id }
-        let elapsed = (ContinuousClock.now - started) / .milliseconds(1)
-        let route = context.endpointPath.flatMap { methods.isKnown($0) ? $0 : nil }
-        metrics.count(request.method, route: route, status: response.status.code, seconds: elapsed / 1_000)
-        // What monitoring asks every few seconds would bury the rest.
-        let isRoutine = ["/health", "/metrics"].contains(request.uri.path)
-        logger.log(
-            level: isRoutine ? .debug : .info,
-            "Request",
-            metadata: [
-                "http.method": "\(request.method)",
-                "http.path": "\(request.uri.path.prefix(200))",
-                "http.status": "\(response.status.code)",
-                "duration_ms": "\(elapsed)",
-            ]
-        )
-        return response
     }
 
-    private func answer(to error: any Error, request: Request, logger: Logger, id: String) -> Response {
+    /// What the answer says, for the audit log; of input that does not fit, what is wrong with it and not the input.
+    private static func words(of error: any Error) -> String? {
+        switch error {
+        case let error as APIError: error.detail
+        case let error as ValidationFailure:
+            error.problems.first.map { "\($0.location.last?.text ?? ""): \($0.message)" }
+        case let error as SessionError: error.description
+        case let error as FileError: error.description
+        default: nil
+        }
+    }
+
+    private func answer(to error: any Error, request: Request, logger: Logger) -> Response {
         switch error {
         case let error as APIError: return error.response
         case let error as ValidationFailure: return error.response
@@ -65,7 +54,8 @@ struct ErrorMiddleware: RouterMiddleware {
         default:
             // The words of an unknown error are for the operator only.
             logger.error("Request failed", metadata: ["error": "\(error)"])
-            let body: JSONValue = ["detail": "Internal server error", "request_id": .string(id)]
+            let id = AuditTrail.current?.requestID
+            let body: JSONValue = ["detail": "Internal server error", "request_id": .init(id)]
             return APIError(.internalServerError, body: body).response
         }
     }
@@ -80,16 +70,6 @@ struct ErrorMiddleware: RouterMiddleware {
         }
         let list = allowed.map(\.rawValue).joined(separator: ", ")
         return APIError(.methodNotAllowed, "Method Not Allowed", headers: [.allow: list]).response
-    }
-
-    /// The caller's own id, if it is short and plain.
-    private static func validID(_ request: Request) -> String? {
-        guard let name = requestID, let id = request.headers[name], (1...64).contains(id.utf8.count) else { return nil }
-        let isPlain = id.utf8.allSatisfy {
-            (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || (0x61...0x7a).contains($0) || $0 == 0x2d
-                || $0 == 0x5f
-        }
-        return isPlain ? id : nil
     }
 }
 

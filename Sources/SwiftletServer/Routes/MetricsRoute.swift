@@ -4,24 +4,34 @@ import Hummingbird
 import NIOCore
 import SwiftletMetrics
 import SwiftletSessions
+import SwiftletStore
 
 /// `GET /metrics`, in Prometheus's text format (version 0.0.4).
 struct MetricsRoute: Sendable {
-    let sessions: any SessionAPI
-    let executions: any ExecutionAPI
+    let services: ServerServices
     let http: HTTPMetrics
 
     var routes: [Route] { [Route(.get, "/metrics", metrics)] }
 
     private func metrics(_ request: Request, _ context: AppContext) async throws -> Response {
         var buffer = ByteBuffer()
-        for family in await sessions.metrics() + executions.metrics() + http.families {
+        let own = http.families + [services.accounts.admission.refusals.family, auditDrops]
+        for family in await services.sessions.metrics() + services.executions.metrics() + own {
             Self.write(family, to: &buffer)
         }
         return Response(
             status: .ok,
             headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
             body: ResponseBody(byteBuffer: buffer)
+        )
+    }
+
+    private var auditDrops: MetricFamily {
+        MetricFamily(
+            "swiftlet_audit_events_dropped_total",
+            .counter,
+            "Audit events that were lost because the database could not be written for long.",
+            [.init(Double(services.audit.droppedCount))]
         )
     }
 

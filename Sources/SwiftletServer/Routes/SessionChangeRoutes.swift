@@ -14,8 +14,8 @@ struct SessionChangeRoutes: Sendable {
     var routes: [Route] {
         [
             Route(.get, "/v1/sessions/sandboxes", sandboxes),
-            Route(.patch, "/v1/sessions/session/{id}", update),
-            Route(.delete, "/v1/sessions/session/{id}", delete),
+            Route(.patch, "/v1/sessions/session/{id}", update, audit: .sessionUpdated),
+            Route(.delete, "/v1/sessions/session/{id}", delete, audit: .sessionDeleted),
         ]
     }
 

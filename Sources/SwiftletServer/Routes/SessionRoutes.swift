@@ -17,10 +17,10 @@ struct SessionRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/v1/sessions/session", create),
+            Route(.post, "/v1/sessions/session", create, audit: .sessionCreated),
             Route(.get, "/v1/sessions/session/{id}", get),
             Route(.get, "/v1/sessions/status/{id}", status),
-            Route(.post, "/kill", kill),
+            Route(.post, "/kill", kill, audit: .sessionKilled),
         ]
     }
 
@@ -38,6 +38,10 @@ struct SessionRoutes: Sendable {
         )
         try reader.finish()
         let record = try await sessions.createSession(owner: user, options: options)
+        AuditTrail.note {
+            $0.session = record.id
+            $0.vmID = record.vm?.id
+        }
         var fields = Self.fields(of: record)
         fields.append(.init(name: "status", value: "active"))
         return Response(json: .object(fields))
@@ -75,7 +79,9 @@ struct SessionRoutes: Sendable {
         guard let text, let id = SessionID(rawValue: text) else {
             throw APIError(.badRequest, "Invalid session_id: it must be a UUID")
         }
+        AuditTrail.note { $0.session = id }
         let vm = try await sessions.kill(id, owner: user)
+        AuditTrail.note { $0.vmID = vm }
         return Response(json: [
             "status": "success", "message": .string("VM \(vm) killed"), "vm_id": .string(vm),
             "session_id": .string(id.rawValue),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import Logging
 package import SwiftletMetrics
 import SwiftletStore
 
@@ -29,6 +30,16 @@ struct ExecutionMetrics: Sendable {
     }
 
     var families: [MetricFamily] { [ended.family, duration.family, queued.family] }
+}
+
+extension ExecutionRecord {
+    /// What a line of the log says about the end of it, and nothing of what it ran or said.
+    var logMetadata: Logger.Metadata {
+        [
+            "vm.id": "\(vmID ?? "none")", "language": "\(language)", "mode": "\(mode.rawValue)",
+            "outcome": "\(state.rawValue)", "duration_ms": "\(Int(executionTime * 1_000))",
+        ]
+    }
 }
 
 extension ExecutionService {

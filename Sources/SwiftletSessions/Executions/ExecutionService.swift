@@ -269,9 +269,15 @@ package actor ExecutionService: ExecutionAPI, Service {
             throw error
         }
         let way = Execution(request: request, session: session, runtime: runtime, sessions: sessions, live: execution)
-        let job: Job = { [self] in
-            await follow(way, isWritten: isPromised)
-            await sessions.leave(runtime)
+        // It goes on in another task, in whose lines of the log its request shall be found.
+        var logger = Logger.current
+        logger[metadataKey: "execution.id"] = "\(record.id)"
+        for (name, value) in SessionService.metadata(of: session) { logger[metadataKey: name] = value }
+        let job: Job = { [self, logger] in
+            await withLogger(logger) { _ in
+                await follow(way, isWritten: isPromised)
+                await sessions.leave(runtime)
+            }
         }
         if case .enqueued = submitted.yield(job) { return execution }
         live[record.id] = nil
@@ -305,15 +311,18 @@ package actor ExecutionService: ExecutionAPI, Service {
             await attempt("A key could not be released") { try await store.releaseKey(of: record.id) }
         }
         let final = record
+        // Of what somebody waited for there is the request's own line.
+        let isPlain = final.mode == .sync && final.state == .exited
+        Logger.current.log(level: isPlain ? .debug : .info, "Execution ended", metadata: final.logMetadata)
         execution.journal.update { $0 = final }
         metrics.count(record)
         do {
             try await archive.write(record, of: execution.journal, isInserted: isStored)
             forget(way)
         } catch {
-            logger.error(
+            Logger.current.error(
                 "An execution's end could not be written down yet",
-                metadata: ["execution.id": "\(record.id)", "error": "\(error)"]
+                metadata: ["error": "\(error)"]
             )
             unwritten[record.id] = (execution, isStored)
             forget(way, keepingClaim: true)
@@ -328,7 +337,10 @@ package actor ExecutionService: ExecutionAPI, Service {
         if isStored {
             await attempt("A refused execution could not be forgotten") { try await store.remove(record.id) }
         }
-        if way.request.session == nil { await sessions.discard(way.session.id) }
+        if way.request.session == nil {
+            await sessions.discard(way.session.id)
+            sessions.auditSession(.sessionDeleted, by: .system, way.session, because: "Nothing ran: \(error)")
+        }
         forget(way)
         way.live.fail(error)
     }
@@ -366,7 +378,7 @@ package actor ExecutionService: ExecutionAPI, Service {
         } catch is CancellationError {
             // The server is being stopped.
         } catch {
-            logger.error("\(failure)", metadata: ["error": "\(error)"])
+            Logger.current.error("\(failure)", metadata: ["error": "\(error)"])
         }
     }
 
@@ -374,9 +386,9 @@ package actor ExecutionService: ExecutionAPI, Service {
         do {
             return try await store.insert(record)
         } catch {
-            logger.error(
+            Logger.current.error(
                 "An execution could not be written down",
-                metadata: ["execution.id": "\(record.id)", "error": "\(error)"]
+                metadata: ["error": "\(error)"]
             )
             return false
         }

@@ -36,6 +36,7 @@ struct KeyCommand: AsyncParsableCommand {
             let user = try await UserStore(database).existing(email)
             let expiresAt = expiresIn.map { Date().addingTimeInterval(Double($0)) }
             let (text, key) = try await KeyStore(database).create(for: user.id, label: label, expiresAt: expiresAt)
+            try await AuditStore(database).recordOperator(.keyCreated, on: user.id, resource: String(key.id))
             print("Key \(key.id): \(text)")
         }
     }
@@ -73,9 +74,12 @@ struct KeyCommand: AsyncParsableCommand {
         var id: Int64
 
         func run() async throws {
-            guard try await KeyStore(try await common.openDatabase()).revoke(id) else {
+            let database = try await common.openDatabase()
+            let keys = KeyStore(database)
+            guard let key = try await keys.list().first(where: { $0.id == id }), try await keys.revoke(id) else {
                 throw ValidationError("There is no valid key \(id)")
             }
+            try await AuditStore(database).recordOperator(.keyRevoked, on: key.user, resource: String(id))
         }
     }
 }

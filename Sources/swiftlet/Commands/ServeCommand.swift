@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Logging
+import SwiftletServer
 
 struct ServeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -26,6 +27,9 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "trace, debug, info, notice, warning, error or critical. Default: info")
     var logLevel: String?
 
+    @Option(help: "text, or json for one object a line. Default: text")
+    var logFormat: String?
+
     @Option(help: "standard or minimal. Default: standard")
     var imageVariant: String?
 
@@ -49,14 +53,22 @@ struct ServeCommand: AsyncParsableCommand {
             (.host, host), (.port, port), (.logLevel, logLevel), (.imageVariant, imageVariant),
             (.accelerator, accelerator), (.maximumVms, maximumVms), (.shutdownSeconds, shutdownSeconds),
             (.poolSize, poolSize), (.insecureNoJail, insecureNoJail ? "true" : nil),
+            (.logFormat, logFormat),
         ]
         let settings = try await common.settings(given.reduce(into: [:]) { $0[$1.0] = $1.1 })
-        let level = settings.logLevel
+        let (level, format) = (settings.logLevel, settings.logFormat)
         LoggingSystem.bootstrap { label in
-            var handler = StreamLogHandler.standardError(label: label)
+            var handler: any LogHandler =
+                switch format {
+                case .text: StreamLogHandler.standardError(label: label)
+                case .json: JSONLogHandler(label: label)
+                }
             handler.logLevel = level
             return handler
         }
-        try await ServeGraph(settings: settings, logger: Logger(label: "swiftlet")).run()
+        let logger = Logger(label: "swiftlet")
+        try await withLogger(logger) { logger in
+            try await ServeGraph(settings: settings, logger: logger).run()
+        }
     }
 }

@@ -37,7 +37,10 @@ struct UserCommand: AsyncParsableCommand {
             let database = try Database.open(path: settings.data.database)
             let user = try await UserStore(database).create(email: email, name: name, plan: plan.name)
             if let password { try await UserStore(database).setPassword(password, of: user.id) }
-            let (text, _) = try await KeyStore(database).create(for: user.id, label: "first key")
+            let (text, key) = try await KeyStore(database).create(for: user.id, label: "first key")
+            let audit = AuditStore(database)
+            try await audit.recordOperator(.userCreated, on: user.id, details: ["plan": .text(plan.name)])
+            try await audit.recordOperator(.keyCreated, on: user.id, resource: String(key.id))
             print("User: \(user.email)\nKey:  \(text)\nThe key is shown once.")
         }
     }
@@ -69,8 +72,12 @@ struct UserCommand: AsyncParsableCommand {
         func run() async throws {
             let settings = try await common.settings()
             let plan = try settings.planCatalog().plan(named: plan)
-            let users = UserStore(try Database.open(path: settings.data.database))
-            try await users.setPlan(plan.name, of: users.existing(email).id)
+            let database = try Database.open(path: settings.data.database)
+            let users = UserStore(database)
+            let user = try await users.existing(email)
+            try await users.setPlan(plan.name, of: user.id)
+            let change: [String: AuditEvent.Detail] = ["from": .text(user.plan), "to": .text(plan.name)]
+            try await AuditStore(database).recordOperator(.userPlanChanged, on: user.id, details: change)
         }
     }
 
@@ -86,8 +93,11 @@ struct UserCommand: AsyncParsableCommand {
         var email: String
 
         func run() async throws {
-            let users = UserStore(try await common.openDatabase())
-            try await users.setDisabled(true, users.existing(email).id)
+            let database = try await common.openDatabase()
+            let users = UserStore(database)
+            let user = try await users.existing(email)
+            try await users.setDisabled(true, user.id)
+            try await AuditStore(database).recordOperator(.userDisabled, on: user.id)
         }
     }
 
@@ -102,8 +112,11 @@ struct UserCommand: AsyncParsableCommand {
         var email: String
 
         func run() async throws {
-            let users = UserStore(try await common.openDatabase())
-            try await users.setDisabled(false, users.existing(email).id)
+            let database = try await common.openDatabase()
+            let users = UserStore(database)
+            let user = try await users.existing(email)
+            try await users.setDisabled(false, user.id)
+            try await AuditStore(database).recordOperator(.userEnabled, on: user.id)
         }
     }
 
@@ -119,9 +132,11 @@ struct UserCommand: AsyncParsableCommand {
         var email: String
 
         func run() async throws {
-            let users = UserStore(try await common.openDatabase())
+            let database = try await common.openDatabase()
+            let users = UserStore(database)
             let user = try await users.existing(email)
             try await users.setPassword(try PasswordInput.hash(), of: user.id)
+            try await AuditStore(database).recordOperator(.userPasswordChanged, on: user.id)
         }
     }
 }

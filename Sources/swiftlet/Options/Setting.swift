@@ -39,6 +39,9 @@ enum Setting: String, CaseIterable {
     case publicUrl
     case proxies
     case retentionDays
+    case auditRetentionDays
+    case auditMaximumEvents
+    case logFormat
 
     /// The environment's name for it.
     var environmentName: String { "SWIFTLET_" + words("_").uppercased() }

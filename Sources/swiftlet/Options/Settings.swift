@@ -16,6 +16,11 @@ struct Settings: Sendable {
         case kvm
     }
 
+    enum LogFormat: String, CaseIterable {
+        case text
+        case json
+    }
+
     var data: DataDirectory
     var resources: String
     var agent: String
@@ -50,8 +55,12 @@ struct Settings: Sendable {
     var publicURL: String?
     /// Reverse proxies before the server whose `X-Forwarded-For` is believed.
     var proxies: Int
-    /// Days for which ended VMs and unused sessions are remembered.
+    /// Days for which ended VMs, unused sessions and keys that open nothing any more are remembered.
     var retentionDays: Int
+    var auditRetentionDays: Int
+    /// Of the newest events so many are kept; older ones only if they are of the rare kinds.
+    var auditMaximumEvents: Int
+    var logFormat: LogFormat
 
     /// Reads flags, then the environment, then the file; what none of them has gets its default.
     ///
@@ -107,6 +116,9 @@ struct Settings: Sendable {
         bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? 32 << 20
         shutdownSeconds = try reader.integer(.shutdownSeconds, in: 0...600) ?? 30
         retentionDays = try reader.integer(.retentionDays, in: 1...36_500) ?? 90
+        auditRetentionDays = try reader.integer(.auditRetentionDays, in: 1...36_500) ?? 90
+        auditMaximumEvents = try reader.integer(.auditMaximumEvents, in: 1_000...1_000_000_000) ?? 1_000_000
+        logFormat = try reader.choice(.logFormat) ?? .text
         plansFile = reader.string(.plansFile)
         defaultPlan = reader.string(.defaultPlan)
         publicURL = try reader.url(.publicUrl)

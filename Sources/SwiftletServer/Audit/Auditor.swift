@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import HTTPTypes
+import Hummingbird
+import SwiftletStore
+
+/// Makes audit events of requests: the one place that does.
+struct Auditor: Sendable {
+    let log: AuditLog
+    let accounts: AccountServices
+
+    /// Audits a request that has its answer. Returns at once, but for what must be written down before the answer.
+    func audit(_ trail: AuditTrail, status code: Int, _ request: Request, _ context: AppContext) async {
+        let facts = trail.facts
+        guard let (type, status) = facts.outcome(code) else { return }
+        let actor = facts.user.map { AuditEvent.Actor.user($0) } ?? .anonymous
+        var event = AuditEvent(type, status, by: actor, owner: facts.user ?? facts.owner)
+        event.credential = facts.credential
+        event.address = accounts.household(request, context)
+        event.requestID = trail.requestID
+        event.session = facts.session
+        event.vmID = facts.vmID
+        if type == facts.type { event.resourceID = facts.resource }
+        event.details = facts.details
+        if status == .success {
+            guard type.isWrittenAtOnce else { return log.note(event) }
+            await log.record(event)
+        } else {
+            event.details["http_status"] = .number(code)
+            event.details["route"] = .text("\(request.method) \(context.endpointPath ?? "none")")
+            event.message = facts.message
+            // Refusals come in floods: only the first of its kind can cost a write.
+            if log.noteRefusal(event), type.isWrittenAtOnce { await log.flush() }
+        }
+    }
+}
