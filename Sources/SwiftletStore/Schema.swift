@@ -46,6 +46,7 @@ enum Schema {
         accounts,
         executions,
         vms,
+        knownLogins,
     ]
 
     /// Applies the steps that a database lacks, all or none.

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import Logging
+import NIOCore
 import NIOPosix
 import ServiceLifecycle
 import SwiftletServer
@@ -21,6 +22,21 @@ struct ServeGraph {
         let data = settings.data
         try data.create()
         try data.lock()
+        // A password's check takes a thread for long, which starts of VMs must not wait for. One leaves a small machine the other.
+        let passwordThreads = NIOThreadPool(numberOfThreads: System.coreCount > 2 ? 2 : 1)
+        passwordThreads.start()
+        do {
+            try await serve(passwordThreads: passwordThreads)
+        } catch {
+            // The first error tells more.
+            try? await passwordThreads.shutdownGracefully()
+            throw error
+        }
+        try await passwordThreads.shutdownGracefully()
+    }
+
+    private func serve(passwordThreads: NIOThreadPool) async throws {
+        let data = settings.data
         let threads = NIOThreadPool.singleton
         let database = try Database.open(path: data.database)
         let plans = try settings.planCatalog()
@@ -30,7 +46,8 @@ struct ServeGraph {
                 plans: plans,
                 tokenSecret: try data.tokenSecret(),
                 publicURL: settings.publicURL,
-                proxies: settings.proxies
+                proxies: settings.proxies,
+                passwordThreads: passwordThreads
             ),
             logger: logger
         )
@@ -108,12 +125,10 @@ struct ServeGraph {
         }
         let user = try await users.create(email: "admin@localhost", plan: plan.name)
         let (text, _) = try await KeyStore(database).create(for: user.id, label: "first key")
-        let made = FileManager.default.createFile(
-            atPath: path,
-            contents: Data("\(text)\n".utf8),
-            attributes: [.posixPermissions: 0o600]
-        )
-        guard made else { throw ValidationError("\(path) cannot be written") }
+        // Nobody else can read it: see `Swiftlet.main()`.
+        guard FileManager.default.createFile(atPath: path, contents: Data("\(text)\n".utf8)) else {
+            throw ValidationError("\(path) cannot be written")
+        }
         return text
     }
 

@@ -4,8 +4,7 @@ import Foundation
 import HTTPTypes
 import Hummingbird
 package import Logging
-import NIOCore
-import ServiceLifecycle
+package import NIOPosix
 package import SwiftletSessions
 package import SwiftletStore
 
@@ -23,6 +22,8 @@ package struct AccountServices: Sendable {
         package var publicURL: String?
         /// How many reverse proxies stand before the server; their `X-Forwarded-For` tells where a log-in comes from.
         package var proxies: Int
+        /// What passwords are checked on. Their checks take long, so a server has threads for nothing else.
+        package var passwordThreads: NIOThreadPool
 
         package init(
             plans: PlanCatalog = .standard,
@@ -30,7 +31,8 @@ package struct AccountServices: Sendable {
             cacheLife: Duration = .seconds(1),
             passwordCost: PasswordHash.Cost = .standard,
             publicURL: String? = nil,
-            proxies: Int = 0
+            proxies: Int = 0,
+            passwordThreads: NIOThreadPool = .singleton
         ) {
             self.plans = plans
             self.tokenSecret = tokenSecret
@@ -38,10 +40,12 @@ package struct AccountServices: Sendable {
             self.passwordCost = passwordCost
             self.publicURL = publicURL
             self.proxies = proxies
+            self.passwordThreads = passwordThreads
         }
     }
 
-    private static let maximumKeys = 1_000
+    /// How many valid keys a user may have.
+    static let maximumKeys = 1_000
     /// Where VMs are admitted, for the session service.
     package let admission: SessionAdmission
     let keys: KeyStore
@@ -52,7 +56,7 @@ package struct AccountServices: Sendable {
     let logIn: LogIn
     let pairings: PairingStore
     let publicURL: String?
-    private let proxies: Int
+    private let households: Households
     let logger: Logger
 
     package init(_ database: Database, configuration: Configuration, logger: Logger) async {
@@ -65,24 +69,18 @@ package struct AccountServices: Sendable {
             users: UserStore(database),
             limiter: limiter,
             attempts: LoginAttempts(database),
-            work: PasswordWork(cost: configuration.passwordCost)
+            work: PasswordWork(cost: configuration.passwordCost, threads: configuration.passwordThreads)
         )
         pairings = PairingStore(database)
         publicURL = configuration.publicURL
-        proxies = configuration.proxies
+        households = Households(proxies: configuration.proxies, logger: logger)
         admission = SessionAdmission(accounts: directory, limiter: limiter)
         self.logger = logger
     }
 
     /// Where a request comes from, as far as a log-in's limits are concerned.
-    func household(_ request: Request, _ context: AppContext) -> String {
-        let peer = context.peer?.household ?? "unknown"
-        guard proxies > 0, let name = HTTPField.Name("X-Forwarded-For") else { return peer }
-        // Each proxy adds whom it heard from at the end; what stands before theirs, anybody may have written.
-        let hops = request.headers[values: name].flatMap { $0.split(separator: ",") }
-        guard let hop = hops.suffix(proxies).first else { return peer }
-        let address = hop.trimmingCharacters(in: .whitespaces)
-        return (try? SocketAddress(ipAddress: address, port: 0))?.household ?? peer
+    func household(_ request: Request, _ context: AppContext) -> Household {
+        households.household(request, context.peer)
     }
 
     /// Runs what decides whether a request is let in. What cannot be decided is refused.
@@ -109,44 +107,16 @@ package struct AccountServices: Sendable {
         label: String,
         expiresAt: Date? = nil
     ) async throws -> (text: String, key: APIKey) {
-        let valid = try await keys.list(of: user).count { $0.revokedAt == nil }
-        guard valid < Self.maximumKeys else {
-            throw APIError(.conflict, "You have \(valid) keys, and may have \(Self.maximumKeys); delete some")
+        do {
+            return try await keys.create(for: user, label: label, expiresAt: expiresAt, limit: Self.maximumKeys)
+        } catch let error as TooManyKeys {
+            throw APIError(error)
         }
-        return try await keys.create(for: user, label: label, expiresAt: expiresAt)
     }
 }
 
-/// Writes down late what no request shall wait for, and forgets what is over.
-package struct AccountHousekeeper: Service {
-    private static let purgeInterval = 60
-    private let accounts: AccountServices
-
-    package init(_ accounts: AccountServices) {
-        self.accounts = accounts
-    }
-
-    package func run() async throws {
-        await cancelWhenGracefulShutdown {
-            var seconds = 0
-            // A cancelled sleep is the end.
-            while (try? await Task.sleep(for: .seconds(1))) != nil {
-                seconds += 1
-                await work(purging: seconds % Self.purgeInterval == 0)
-            }
-        }
-        await work(purging: false)
-    }
-
-    private func work(purging: Bool) async {
-        do {
-            try await accounts.uses.flush()
-            guard purging else { return }
-            try await accounts.limiter.purge()
-            try await accounts.logIn.attempts.purge()
-            try await accounts.pairings.purge()
-        } catch {
-            accounts.logger.warning("Housekeeping of accounts failed", metadata: ["error": "\(error)"])
-        }
+extension APIError {
+    init(_ error: TooManyKeys) {
+        self.init(.conflict, "You may have \(error.limit) valid keys, and have so many; delete some")
     }
 }
