@@ -13,6 +13,7 @@ import tempfile
 import termios
 import threading
 import time
+import urllib.parse
 
 import pytest
 import requests
@@ -64,7 +65,7 @@ def test_no_other_user_of_the_machine_can_read_what_the_server_writes(server):
                 pass
     session.kill()
     assert {".", "swiftlet.sqlite", "swiftlet.sqlite-wal", "swiftlet.sqlite-shm", "token-secret", "first-key"} < set(found)
-    assert any(path.startswith("vms/vm-") for path in found) and any(path.startswith("executions/") for path in found)
+    assert {"vms", "executions"} <= {path.split("/")[0] for path in found if path.endswith((".qcow2", "stdout"))}, found
     assert {path: mode for path, mode in found.items() if not mode.endswith("00")} == {}
 
 
@@ -338,36 +339,45 @@ def test_a_disabled_user_is_shut_out_with_keys_and_tokens(server):
 
 
 def test_an_unknown_user_takes_as_long_as_a_wrong_password(server):
-    def seconds(email):
+    def seconds(email, source):
+        form = urllib.parse.urlencode({"username": email, "password": "wrong password"})
         started = time.monotonic()
-        form = {"username": email, "password": "wrong password"}
-        assert requests.post(server.url + "/token", data=form, timeout=30).status_code == 400
+        # Five failures of an account and twenty of an address are free of pauses.
+        assert post_from(source, server, "/token", form, kind="application/x-www-form-urlencoded") == 400
         return time.monotonic() - started
 
-    emails = ["timed@example.org", "without@example.org", "nobody@example.org", "no body@example.org"]
-    User(server, emails[0], password=PASSWORD)
-    User(server, emails[1])
-    # In turn, so that a busy moment is everybody's; what is left of one makes a time longer, and never shorter. Five are free of pauses.
-    rounds = [[seconds(email) for email in emails] for _ in range(5)]
-    fastest = [min(times) for times in zip(*rounds)]
+    rounds = []
+    for batch in range(5):
+        emails = [name + str(batch) + "@example.org" for name in ["timed", "without", "nobody", "no body"]]
+        User(server, emails[0], password=PASSWORD)
+        User(server, emails[1])
+        # In turn, so that a busy moment is everybody's. It makes a time longer and never shorter: the shortest of enough tell.
+        rounds += [[seconds(email, "127.0.1.%d" % batch) for email in emails] for _ in range(5)]
+        fastest = [min(times) for times in zip(*rounds)]
+        if max(fastest) < min(fastest) * 1.5:
+            break
     # No hash at all would take a hundredth.
     assert max(fastest) < min(fastest) * 1.5, rounds
 
 
-def begin_log_in(server, source, host="127.0.0.1"):
-    """Begins a command line's log-in from an address of this machine's; the answer's status."""
+def post_from(source, server, path, body, host="127.0.0.1", kind="application/json"):
+    """A request from an address of this machine's; the answer's status."""
     port = int(server.url.rsplit(":", 1)[1])
     connection = http.client.HTTPConnection(host, port, timeout=30, source_address=(source, 0))
+    connection.request("POST", path, body, {"Content-Type": kind})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def begin_log_in(server, source, host="127.0.0.1"):
     body = {
         "state": "s",
         "code_challenge": "c" * 43,
         "code_challenge_method": "S256",
         "redirect_uri": "http://127.0.0.1:1/",
     }
-    connection.request("POST", "/api/cli-auth/start", json.dumps(body))
-    status = connection.getresponse().status
-    connection.close()
-    return status
+    return post_from(source, server, "/api/cli-auth/start", json.dumps(body), host)
 
 
 def test_each_address_has_limits_of_its_own(server):
@@ -398,8 +408,8 @@ def test_a_proxy_that_nobody_told_of_is_warned_of_once(server):
 def test_the_command_line_says_what_is_wrong(server):
     for words, said in [
         (["user", "plan", "nobody@example.org", "free"], "no user nobody@example.org"),
-        (["user", "plan", "admin@localhost", "gold"], "free, one-vm, pro"),
-        (["user", "add", "x@example.org", "--plan", "gold"], "free, one-vm, pro"),
+        (["user", "plan", "admin@localhost", "gold"], "free, one-run, one-vm, pro"),
+        (["user", "add", "x@example.org", "--plan", "gold"], "free, one-run, one-vm, pro"),
         (["user", "disable", "nobody@example.org"], "no user nobody@example.org"),
         (["key", "create", "admin@localhost", "--expires-in", "0"], "--expires-in"),
         (["user", "password", "admin@localhost"], "8 to 1024 bytes"),
