@@ -64,7 +64,7 @@ struct Authenticator: Sendable {
         guard !decision.isAdmitted else { return }
         accounts.countRefusal(by: "requests")
         let reason = "Rate limit exceeded: the \(plan.name) plan has \(rate.perMinute) requests per minute"
-        throw APIError.tooManyRequests(reason, retryAfter: decision.retryAfter)
+        throw APIError.tooManyRequests(reason, decision)
     }
 
     /// Whether a header carries a credential, a wrong one included.
@@ -98,12 +98,14 @@ extension APIError {
         headers: [.retryAfter: "5"]
     )
 
-    static func tooManyRequests(_ reason: String, retryAfter: Double) -> APIError {
-        let seconds = max(1, Int(retryAfter.rounded(.up)))
+    /// A limit's refusal, with all that a client needs to know to come again in time.
+    static func tooManyRequests(_ reason: String, _ limit: RateDecision) -> APIError {
+        let seconds = max(1, Int(limit.retryAfter.rounded(.up)))
         var error = APIError(
             .tooManyRequests,
             body: ["detail": .string("\(reason); try again in \(seconds) s"), "retry_after": .integer(seconds)]
         )
+        error.headers = limit.headers
         error.headers[.retryAfter] = String(seconds)
         return error
     }

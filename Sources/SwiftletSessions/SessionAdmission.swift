@@ -65,7 +65,7 @@ package final class SessionAdmission: Sendable {
                 throw SessionError.quotaExceeded(
                     reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) VMs at once, and so many live; "
                         + "kill one, or wait for one to end",
-                    retryAfter: 5
+                    limit: .refusal(limit: limit, retryAfter: 5)
                 )
             }
             living[user] = count + 1
@@ -111,7 +111,7 @@ package final class SessionAdmission: Sendable {
                 throw SessionError.quotaExceeded(
                     reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) executions at once, and so many "
                         + "wait or run; cancel one, or wait for one to end",
-                    retryAfter: 1
+                    limit: .refusal(limit: limit, retryAfter: 1)
                 )
             }
             running[user] = count + 1
@@ -128,11 +128,9 @@ package final class SessionAdmission: Sendable {
         let decision = try await Self.failingClosed { try await limiter.charge(Self.newVMs(of: user), rate) }
         guard !decision.isAdmitted else { return }
         refusals.add(["limit": "new_vms"])
-        let seconds = max(1, Int(decision.retryAfter.rounded(.up)))
         throw SessionError.quotaExceeded(
-            reason: "Rate limit exceeded: the \(plan.name) plan has \(rate.perMinute) new VMs per minute; "
-                + "try again in \(seconds) s",
-            retryAfter: seconds
+            reason: "Rate limit exceeded: the \(plan.name) plan has \(rate.perMinute) new VMs per minute",
+            limit: decision
         )
     }
 

@@ -63,8 +63,8 @@ package enum SessionError: Error, Sendable, CustomStringConvertible {
     case lifetime(String)
     /// Too much waits or runs; `retryAfter` is in seconds.
     case overloaded(reason: String, retryAfter: Int)
-    /// The caller's plan does not have so many; `retryAfter` is in seconds.
-    case quotaExceeded(reason: String, retryAfter: Int)
+    /// The caller's plan does not have so many.
+    case quotaExceeded(reason: String, limit: RateDecision)
     /// The caller's plan does not have it at all.
     case forbidden(reason: String)
     /// The caller's plan cannot be looked up or counted; the reason is for the operator's log alone.

@@ -2,6 +2,7 @@
 
 import Foundation
 import GRDB
+import Glibc
 
 /// Why the database could not be used, and what to do.
 package struct StoreError: Error, Equatable, Sendable, CustomStringConvertible {
@@ -33,13 +34,27 @@ package struct Database: Sendable {
             var configuration = Configuration()
             configuration.busyMode = .timeout(10)
             configuration.prepareDatabase { try $0.execute(sql: "PRAGMA synchronous = NORMAL") }
+            try makePrivate(path)
             let pool = try DatabasePool(path: path, configuration: configuration)
-            try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
             return try Database(migrating: pool)
         } catch let error as DatabaseError {
             throw StoreError("The database \(path) cannot be used: \(error.message ?? "\(error.resultCode)")")
         } catch let error as CocoaError {
             throw StoreError("The database \(path) cannot be made: \(error.localizedDescription)")
+        }
+    }
+
+    /// Makes the file, if it is not there, before SQLite does: it and what SQLite puts beside it, which has the same mode, are nobody
+    /// else's to read at any time. What an earlier version left open is closed.
+    private static func makePrivate(_ path: String) throws {
+        let files = FileManager.default
+        if !files.fileExists(atPath: path) {
+            // Another process may have made it meanwhile, and SQLite says what is wrong if nobody can.
+            let descriptor = Glibc.open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+            if descriptor >= 0 { close(descriptor) }
+        }
+        for file in [path, "\(path)-wal", "\(path)-shm"] where files.fileExists(atPath: file) {
+            try files.setAttributes([.posixPermissions: 0o600], ofItemAtPath: file)
         }
     }
 

@@ -47,6 +47,7 @@ enum Schema {
         executions,
         vms,
         audit,
+        knownLogins,
     ]
 
     /// Applies the steps that a database lacks, all or none.

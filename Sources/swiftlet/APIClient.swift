@@ -16,13 +16,27 @@ struct ClientOptions: ParsableArguments {
 
     func client() throws -> APIClient {
         let environment = ProcessInfo.processInfo.environment
+        let url = url ?? environment["SWIFTLET_URL"] ?? "http://127.0.0.1:8000"
+        if let key = key ?? environment["SWIFTLET_API_KEY"] { return APIClient(url: url, key: key) }
+        guard Self.isThisMachine(url) else {
+            throw ValidationError(
+                "No API key: give one with --key or SWIFTLET_API_KEY (this machine's own first key does not go to \(url))"
+            )
+        }
         let data = environment["SWIFTLET_DATA_DIRECTORY"] ?? DataDirectory.standard
         let file = DataDirectory(path: data, images: "").firstKey
-        let stored = try? String(contentsOfFile: file, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
-        guard let key = key ?? environment["SWIFTLET_API_KEY"] ?? stored else {
+        guard let stored = try? String(contentsOfFile: file, encoding: .utf8) else {
             throw ValidationError("No API key: give one with --key or SWIFTLET_API_KEY (\(file) is not there)")
         }
-        return APIClient(url: url ?? environment["SWIFTLET_URL"] ?? "http://127.0.0.1:8000", key: key)
+        return APIClient(url: url, key: stored.trimmingCharacters(in: .whitespacesAndNewlines))
+    }
+
+    /// Whether an address leads to this machine, whatever names may mean elsewhere.
+    private static func isThisMachine(_ url: String) -> Bool {
+        guard let host = URL(string: url)?.host() else { return false }
+        if ["localhost", "::1", "[::1]"].contains(host.lowercased()) { return true }
+        let numbers = host.split(separator: ".", omittingEmptySubsequences: false).map { UInt8($0) }
+        return numbers.count == 4 && numbers.first == 127 && !numbers.contains(nil)
     }
 }
 
@@ -60,7 +74,11 @@ struct ExecuteReply: Decodable {
 struct APIClient: Sendable {
     let url: String
     let key: String
-    private let http = HTTPClient(eventLoopGroupProvider: .singleton)
+    /// Goes nowhere else than it was told to: a redirect would carry the key away.
+    private let http = HTTPClient(
+        eventLoopGroupProvider: .singleton,
+        configuration: .init(redirectConfiguration: .disallow)
+    )
 
     init(url: String, key: String) {
         self.url = url

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import Logging
+import NIOCore
 import NIOPosix
 import ServiceLifecycle
 import SwiftletServer
@@ -21,6 +22,21 @@ struct ServeGraph {
         let data = settings.data
         try data.create()
         try data.lock()
+        // A password's check takes a thread for long, which starts of VMs must not wait for. One leaves a small machine the other.
+        let passwordThreads = NIOThreadPool(numberOfThreads: System.coreCount > 2 ? 2 : 1)
+        passwordThreads.start()
+        do {
+            try await serve(passwordThreads: passwordThreads)
+        } catch {
+            // The first error tells more.
+            try? await passwordThreads.shutdownGracefully()
+            throw error
+        }
+        try await passwordThreads.shutdownGracefully()
+    }
+
+    private func serve(passwordThreads: NIOThreadPool) async throws {
+        let data = settings.data
         let threads = NIOThreadPool.singleton
         let database = try Database.open(path: data.database)
         let plans = try settings.planCatalog()
@@ -31,7 +47,8 @@ struct ServeGraph {
                 tokenSecret: try data.tokenSecret(),
                 publicURL: settings.publicURL,
                 proxies: settings.proxies,
-                keyRetentionSeconds: settings.retentionDays * 86_400
+                keyRetentionSeconds: settings.retentionDays * 86_400,
+                passwordThreads: passwordThreads
             ),
             logger: logger
         )
@@ -123,12 +140,10 @@ struct ServeGraph {
         var keyEvent = AuditEvent(.keyCreated, by: .system, owner: user.id)
         keyEvent.resourceID = String(made.id)
         try await AuditStore(database).append([AuditEvent(.userCreated, by: .system, owner: user.id), keyEvent])
-        let isWritten = FileManager.default.createFile(
-            atPath: path,
-            contents: Data("\(text)\n".utf8),
-            attributes: [.posixPermissions: 0o600]
-        )
-        guard isWritten else { throw ValidationError("\(path) cannot be written") }
+        // Nobody else can read it: see `Swiftlet.main()`.
+        guard FileManager.default.createFile(atPath: path, contents: Data("\(text)\n".utf8)) else {
+            throw ValidationError("\(path) cannot be written")
+        }
         return text
     }
 

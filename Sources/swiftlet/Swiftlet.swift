@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import Glibc
 
 @main
 struct Swiftlet: AsyncParsableCommand {
@@ -26,4 +27,10 @@ struct Swiftlet: AsyncParsableCommand {
             UserCommand.self, KeyCommand.self, AuditCommand.self, BenchCommand.self,
         ]
     )
+
+    static func main() async {
+        // Whatever is written (database, keys, outputs, disks of VMs) is nobody else's to read, unless its maker says otherwise.
+        umask(0o077)
+        await main(nil)
+    }
 }

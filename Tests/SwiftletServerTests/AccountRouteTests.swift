@@ -4,6 +4,7 @@ import Crypto
 import Foundation
 import HTTPTypes
 import HummingbirdTesting
+import NIOPosix
 import SwiftletStore
 import Testing
 
@@ -71,6 +72,34 @@ import Testing
             #expect(problems.compactMap { ($0["loc"] as? [String])?.last } == missing)
             #expect(problems.allSatisfy { $0["type"] as? String == "missing" })
         }
+    }
+
+    @Test(arguments: [("username", "username=a%00b&password=x"), ("password", "username=a&password=x%00")])
+    func aNULIs422AndNeverReachesTheDatabase(field: String, body: String) async throws {
+        try await AccountServer.with { server in
+            let response = try await server.send(.post, "/token", body: body)
+            #expect(response.status == .unprocessableContent)
+            let problem = try #require((try response.object["detail"] as? [[String: Any]])?.first)
+            #expect(problem["loc"] as? [String] == ["body", field])
+        }
+    }
+
+    @Test(arguments: [" a@example.org", "a@example.org ", "a@example.org\n", "\u{7f}a@example.org"])
+    func whatIsNoAddressIsNobodys(email: String) async throws {
+        try await AccountServer.with { server in
+            _ = try await server.user("a@example.org", password: "correct horse")
+            #expect(try await server.logIn(email, "correct horse").status == .badRequest)
+        }
+    }
+
+    @Test func passwordsAreCheckedOnTheThreadsThatAreGivenForIt() async throws {
+        // Never started: whatever runs on other threads would get an answer all the same.
+        let threads = NIOThreadPool(numberOfThreads: 1)
+        try await AccountServer.with(passwordThreads: threads) { server in
+            _ = try await server.user("a@example.org", password: "correct horse")
+            #expect(try await server.logIn("a@example.org", "correct horse").status.code >= 500)
+        }
+        try await threads.shutdownGracefully()
     }
 
     @Test(arguments: ["username=%", "username=%ff&password=x", "username=%zz&password=x"])
@@ -146,6 +175,10 @@ import Testing
             #expect(response.status == .tooManyRequests)
             #expect(response.headers[.retryAfter] == "1")
             #expect(try response.object["detail"] is String)
+            #expect(try response.object["retry_after"] as? Int == 1)
+            #expect(response.header("RateLimit-Limit") == "5")
+            #expect(response.header("RateLimit-Remaining") == "0")
+            #expect(response.header("RateLimit-Reset") == "1")
         }
     }
 }

@@ -7,6 +7,7 @@ import Hummingbird
 import HummingbirdTesting
 import Logging
 import NIOCore
+import NIOPosix
 import SwiftletServer
 import SwiftletStore
 import Testing
@@ -24,6 +25,7 @@ struct AccountServer: Sendable {
     /// Runs a body against a server with a plan `tiny` (3 requests at once, 60 a minute).
     static func with<Value: Sendable>(
         proxies: Int = 0,
+        passwordThreads: NIOThreadPool = .singleton,
         _ body: @escaping @Sendable (AccountServer) async throws -> Value
     ) async throws -> Value {
         let database = try Database.inMemory()
@@ -37,7 +39,8 @@ struct AccountServer: Sendable {
                 tokenSecret: secret,
                 cacheLife: .zero,
                 passwordCost: cheap,
-                proxies: proxies
+                proxies: proxies,
+                passwordThreads: passwordThreads
             ),
             logger: logger
         )

@@ -194,13 +194,29 @@ import Testing
     }
 
     @Test func oneAddressMayNotBeginWithoutEnd() async throws {
-        try await AccountServer.with { server in
-            for _ in 0..<30 {
-                #expect(try await server.send(.post, "/api/cli-auth/start", body: try startBody()).status == .ok)
+        try await AccountServer.with(proxies: 1) { server in
+            func begin(from address: String) async throws -> TestResponse {
+                let headers = ["X-Forwarded-For": address]
+                return try await server.send(.post, "/api/cli-auth/start", body: try startBody(), headers: headers)
             }
-            let refused = try await server.send(.post, "/api/cli-auth/start", body: try startBody())
-            #expect(refused.status == .tooManyRequests)
-            #expect(refused.headers[.retryAfter] != nil)
+            for _ in 0..<10 { #expect(try await begin(from: "192.0.2.1").status == .ok) }
+            for _ in 0..<3 {
+                let refused = try await begin(from: "192.0.2.1")
+                #expect(refused.status == .tooManyRequests)
+                #expect(refused.headers[.retryAfter] != nil)
+                #expect(refused.header("RateLimit-Remaining") == "0")
+            }
+            #expect(try await begin(from: "192.0.2.2").status == .ok)
+        }
+    }
+
+    @Test func aCodeDiesWithThePassword() async throws {
+        try await AccountServer.with { server in
+            let (user, _) = try await server.user("a@example.org", password: "correct horse")
+            let (id, path) = try await start(server)
+            let code = try await logIn(server, path)
+            try await server.users.setPassword(PasswordHash(of: "another", cost: AccountServer.cheap), of: user.id)
+            #expect(try await exchange(server, id, code: code).status == .badRequest)
         }
     }
 }

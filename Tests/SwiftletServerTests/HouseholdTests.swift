@@ -38,8 +38,32 @@ import Testing
         #expect(try await tried(proxies: 1) { "::ffff:192.0.2.\($0)" } == 25)
     }
 
+    @Test func manyNetworksOfOneProviderHaveALimitTogether() async throws {
+        try await AccountServer.with(proxies: 1) { server in
+            for number in 0..<101 { try await expect(.badRequest, server, "2001:db8:1:\(number)::1") }
+            try await expect(.tooManyRequests, server, "2001:db8:1:500::1")
+            try await expect(.badRequest, server, "2001:db8:2:500::1")
+        }
+    }
+
+    private func expect(_ status: HTTPResponse.Status, _ server: AccountServer, _ address: String) async throws {
+        let body = "username=\(address)@example.org&password=x"
+        let response = try await server.send(.post, "/token", body: body, headers: ["X-Forwarded-For": address])
+        #expect(response.status == status, "\(address)")
+    }
+
+    @Test func aPortIsNoPartOfAnAddress() async throws {
+        #expect(try await tried(proxies: 1) { "192.0.2.1:\(5_000 + $0)" } == 21)
+        #expect(try await tried(proxies: 1) { "192.0.2.\($0):443" } == 25)
+        #expect(try await tried(proxies: 1) { "[2001:db8:1:2::\($0)]:\(5_000 + $0)" } == 21)
+        #expect(try await tried(proxies: 1) { "[2001:db8:1:\($0)::1]:443" } == 25)
+        #expect(try await tried(proxies: 1) { "[2001:db8:1:\($0)::1]" } == 25)
+    }
+
     @Test func whatIsNoAddressIsTheProxyItself() async throws {
         #expect(try await tried(proxies: 1) { "unknown-\($0)" } == 21)
         #expect(try await tried(proxies: 1) { _ in "" } == 21)
+        #expect(try await tried(proxies: 1) { "[192.0.2.\($0)" } == 21)
+        #expect(try await tried(proxies: 1) { "192.0.2.\($0):1:2" } == 21)
     }
 }

@@ -121,7 +121,7 @@ import Testing
             (.overloaded(reason: "full", retryAfter: 7), .serviceUnavailable),
             (.vmUnavailable(reason: "x"), .serviceUnavailable), (.shuttingDown, .serviceUnavailable),
             (.limitsUnavailable(reason: "secret"), .serviceUnavailable), (.forbidden(reason: "x"), .forbidden),
-            (.quotaExceeded(reason: "x", retryAfter: 7), .tooManyRequests),
+            (.quotaExceeded(reason: "x", limit: .refusal(limit: 3, retryAfter: 7)), .tooManyRequests),
         ]
         for (failure, status) in cases {
             try await withServer(FakeExecutions(failure: failure)) { client, key in

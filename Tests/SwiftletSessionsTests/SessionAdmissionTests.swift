@@ -103,12 +103,13 @@ import Testing
         #expect(await reserved(user, attempts: 50).count == 2)
         #expect(admission.livingVMs(of: user) == 2)
         let error = await #expect(throws: SessionError.self) { try await admission.reserve(for: user) }
-        guard case .quotaExceeded(let reason, let retryAfter) = error else {
+        guard case .quotaExceeded(let reason, let limit) = error else {
             Issue.record("\(String(describing: error))")
             return
         }
         #expect(reason.contains("1 new VMs per minute"))
-        #expect((1...60).contains(retryAfter))
+        #expect(limit.limit == 2 && limit.remaining == 0)
+        #expect(limit.retryAfter > 0 && limit.retryAfter <= 60)
     }
 
     @Test func aPlanWithoutLimitsHasNone() async throws {

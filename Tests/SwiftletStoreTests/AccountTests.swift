@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Crypto
 import Foundation
 import SwiftletStore
+import Synchronization
 import Testing
 
 @Suite struct AccountDirectoryTests {
@@ -103,6 +103,60 @@ import Testing
         try await uses.flush(at: start.addingTimeInterval(60))
         #expect(try await lastUse() == start.addingTimeInterval(30))
     }
+
+    @Test func aUseThatCouldNotBeWrittenIsWrittenTheNextTime() async throws {
+        struct Failure: Error {}
+        let isBroken = Mutex(true)
+        let written = Mutex<[[Int64: Date]]>([])
+        let uses = KeyUse { uses in
+            if isBroken.withLock({ $0 }) { throw Failure() }
+            written.withLock { $0.append(uses) }
+        }
+        let start = Date(timeIntervalSince1970: 1_700_000_000)
+        uses.note(1, at: start)
+        uses.note(2, at: start)
+        await #expect(throws: Failure.self) { try await uses.flush(at: start) }
+        uses.note(2, at: start.addingTimeInterval(1))
+        isBroken.withLock { $0 = false }
+        try await uses.flush(at: start.addingTimeInterval(1))
+        #expect(written.withLock { $0 } == [[1: start, 2: start.addingTimeInterval(1)]])
+    }
+}
+
+@Suite struct AccountCacheTests {
+    private let start = ContinuousClock.now
+    private let holder: KeyHolder
+
+    init() async throws {
+        let database = try Database.inMemory()
+        let user = try await UserStore(database).create(email: "a@example.org")
+        let (text, _) = try await KeyStore(database).create(for: user.id, label: "")
+        holder = try #require(try await AccountDirectory(database).holder(ofKey: text))
+    }
+
+    @Test func whatWasReadIsKeptForItsLifeFromWhenItWasAsked() {
+        var cache = AccountCache(life: .seconds(1))
+        let reading = cache.reading(at: start)
+        cache.keep(holder, ofKey: "hash", from: reading)
+        #expect(cache.holder(ofKey: "hash", at: start + .milliseconds(999)) == holder)
+        #expect(cache.account(holder.account.id, at: start) == holder.account)
+        #expect(cache.holder(ofKey: "hash", at: start + .seconds(1)) == nil)
+        #expect(cache.account(holder.account.id, at: start + .seconds(1)) == nil)
+    }
+
+    @Test func whatWasReadBeforeAChangeAndComesAfterItIsNotKept() {
+        var cache = AccountCache(life: .seconds(1))
+        let before = cache.reading(at: start)
+        cache.forget()
+        cache.keep(holder, ofKey: "hash", from: before)
+        cache.keep(holder.account, from: before)
+        #expect(cache.holder(ofKey: "hash", at: start) == nil)
+        #expect(cache.account(holder.account.id, at: start) == nil)
+        cache.keep(holder, ofKey: "hash", from: cache.reading(at: start))
+        #expect(cache.holder(ofKey: "hash", at: start) == holder)
+        cache.keep(nil, ofKey: "hash", from: before)
+        #expect(cache.holder(ofKey: "hash", at: start) == nil)
+    }
 }
 
 @Suite struct PasswordHashTests {
@@ -145,160 +199,5 @@ import Testing
         #expect(after.password == hash)
         #expect(after.account.tokenGeneration != before.account.tokenGeneration)
         await #expect(throws: StoreError.self) { try await users.setPassword(hash, of: UserID(rawValue: 99)) }
-    }
-}
-
-@Suite struct LoginAttemptsTests {
-    private let clock = TestClock()
-    private let database: Database
-    private let attempts: LoginAttempts
-
-    init() throws {
-        database = try Database.inMemory()
-        attempts = LoginAttempts(database, now: clock.read)
-    }
-
-    private func begin(_ email: String = "a@example.org", from address: String = "192.0.2.1") async throws -> Int? {
-        try await attempts.begin(email: email, address: address)
-    }
-
-    @Test func afterAFewFailuresEachMustWaitTwiceAsLong() async throws {
-        for _ in 0..<6 { #expect(try await begin() == nil) }
-        for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-            #expect(try await begin() == pause)
-            clock.move(Double(pause) - 0.5)
-            #expect(try await begin(from: "192.0.2.2") == 1)
-            clock.move(0.5)
-            #expect(try await begin(from: "192.0.2.3") == nil)
-        }
-        #expect(try await begin("b@example.org") == nil)
-        clock.move(3_601)
-        for _ in 0..<6 { #expect(try await begin() == nil) }
-    }
-
-    @Test func ofManyAtOnceNoMoreAreTriedThanOneAfterAnother() async throws {
-        let tried = try await withThrowingTaskGroup(of: Int?.self) { group in
-            for _ in 0..<100 { group.addTask { try await begin() } }
-            return try await group.reduce(0) { $0 + ($1 == nil ? 1 : 0) }
-        }
-        #expect(tried == 6)
-    }
-
-    @Test func oneAddressMayNotTryAllAccounts() async throws {
-        for number in 0..<21 { #expect(try await begin("\(number)@example.org") == nil) }
-        #expect(try await begin("another@example.org") == 1)
-        #expect(try await begin("another@example.org", from: "192.0.2.2") == nil)
-    }
-
-    @Test func aSuccessForgivesItsAccountButNotItsAddress() async throws {
-        for _ in 0..<5 { #expect(try await begin() == nil) }
-        #expect(try await begin() == nil)
-        try await attempts.succeeded(email: "a@example.org", address: "192.0.2.1")
-        for _ in 0..<6 { #expect(try await begin(from: "192.0.2.9") == nil) }
-        // Five failures are left of the address, so that fifteen more are free.
-        for number in 0..<16 { #expect(try await begin("\(number)@example.org") == nil) }
-        #expect(try await begin("x@example.org") == 1)
-    }
-
-    @Test func anAttemptThatWasNotCarriedOutCountsAsNone() async throws {
-        for _ in 0..<50 {
-            #expect(try await begin() == nil)
-            try await attempts.withdraw(email: "a@example.org", address: "192.0.2.1")
-        }
-    }
-
-    @Test func pausesSurviveARestart() async throws {
-        try await withDatabaseFile { path in
-            for _ in 0..<6 {
-                let attempts = LoginAttempts(try Database.open(path: path), now: clock.read)
-                #expect(try await attempts.begin(email: "a@example.org", address: "1") == nil)
-            }
-            let attempts = LoginAttempts(try Database.open(path: path), now: clock.read)
-            #expect(try await attempts.begin(email: "a@example.org", address: "2") == 1)
-        }
-    }
-
-    @Test func aClockThatIsSetBackMakesAPauseBeginAnewAtMost() async throws {
-        for _ in 0..<6 { #expect(try await begin() == nil) }
-        clock.move(1)
-        #expect(try await begin() == nil)
-        clock.move(-86_400)
-        let wait = try #require(try await begin())
-        #expect(wait == 2)
-        clock.move(2)
-        #expect(try await begin() == nil)
-    }
-
-    @Test func housekeepingForgetsOldFailuresOnly() async throws {
-        for _ in 0..<6 { #expect(try await begin() == nil) }
-        try await attempts.purge()
-        #expect(try await begin() == 1)
-        clock.move(3_700)
-        try await attempts.purge()
-        #expect(try await begin() == nil)
-    }
-}
-
-@Suite struct PairingStoreTests {
-    private let clock = TestClock()
-    private let pairings: PairingStore
-    private let user: UserID
-    private let verifier = String(repeating: "v", count: 43)
-
-    init() async throws {
-        let database = try Database.inMemory()
-        pairings = PairingStore(database, now: clock.read)
-        user = try await UserStore(database).create(email: "a@example.org").id
-    }
-
-    private func begin() async throws -> Pairing {
-        let challenge = Data(SHA256.hash(data: Data(verifier.utf8))).base64EncodedString()
-            .replacing("+", with: "-").replacing("/", with: "_").replacing("=", with: "")
-        let pairing = Pairing(state: "s", challenge: challenge, redirectURI: "http://localhost/", device: "laptop")
-        #expect(try await pairings.insert(pairing))
-        return pairing
-    }
-
-    @Test func aCodeIsExchangedOnce() async throws {
-        let pairing = try await begin()
-        #expect(try await pairings.waiting(pairing.id) == pairing)
-        let code = try #require(try await pairings.confirm(pairing.id, by: user))
-        #expect(try await pairings.waiting(pairing.id) == nil)
-        #expect(try await pairings.confirm(pairing.id, by: user) == nil)
-        #expect(try await pairings.exchange(pairing.id, code: code + "x", verifier: verifier) == nil)
-        let ended = try #require(try await pairings.exchange(pairing.id, code: code, verifier: verifier))
-        #expect(ended.user == user && ended.pairing == pairing)
-        #expect(try await pairings.exchange(pairing.id, code: code, verifier: verifier) == nil)
-    }
-
-    @Test func aWrongVerifierUsesTheCodeUp() async throws {
-        let pairing = try await begin()
-        let code = try #require(try await pairings.confirm(pairing.id, by: user))
-        #expect(try await pairings.exchange(pairing.id, code: code, verifier: verifier + "v") == nil)
-        #expect(try await pairings.exchange(pairing.id, code: code, verifier: verifier) == nil)
-    }
-
-    @Test func withoutALogInThereIsNoCode() async throws {
-        let pairing = try await begin()
-        #expect(try await pairings.exchange(pairing.id, code: "", verifier: verifier) == nil)
-        #expect(try await pairings.confirm("nothing", by: user) == nil)
-    }
-
-    @Test func afterFiveMinutesItIsOver() async throws {
-        let late = try await begin()
-        let code = try #require(try await pairings.confirm(late.id, by: user))
-        let unseen = try await begin()
-        clock.move(300)
-        #expect(try await pairings.exchange(late.id, code: code, verifier: verifier) == nil)
-        #expect(try await pairings.waiting(unseen.id) == nil)
-        #expect(try await pairings.confirm(unseen.id, by: user) == nil)
-    }
-
-    @Test func theirNumberIsBoundedAndOldOnesMakeRoom() async throws {
-        for _ in 0..<1_000 { _ = try await begin() }
-        let more = Pairing(state: "s", challenge: "c", redirectURI: "r", device: "d")
-        #expect(try await pairings.insert(more) == false)
-        clock.move(301)
-        #expect(try await pairings.insert(more))
     }
 }

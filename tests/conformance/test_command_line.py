@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line, as a user types it."""
 
+import http.server
 import json
 import os
 import subprocess
+import threading
 
 from server import IMAGES, PROGRAM
 
 
-def exec_(server, *words, input=None, key=None):
+def exec_(server, *words, input=None, url=None):
     environment = dict(os.environ, SWIFTLET_DATA_DIRECTORY=server.directory)
     return subprocess.run(
-        [PROGRAM, "exec", "--url", server.url, *words],
+        [PROGRAM, "exec", "--url", url or server.url, *words],
         env=environment,
         input=input,
         capture_output=True,
@@ -37,6 +39,35 @@ def test_exec_says_what_is_wrong(server):
     assert result.returncode != 0 and "swiftlet serve" in result.stderr
     result = exec_(server, "--key", "wrong", "1")
     assert result.returncode != 0 and "Invalid API key" in result.stderr
+
+
+def test_the_first_key_goes_to_no_other_machine(server):
+    for url in ["http://swiftlet.invalid", "http://127.0.0.1.swiftlet.invalid", "http://127.0.0.1@swiftlet.invalid", "http://127.1.swiftlet.invalid"]:
+        result = exec_(server, "1", url=url)
+        assert result.returncode != 0 and "No API key" in result.stderr, (url, result.stderr)
+    # With a key of its own it goes anywhere.
+    result = exec_(server, "--key", "k", "1", url="http://swiftlet.invalid")
+    assert "does not answer" in result.stderr
+
+
+def test_a_key_does_not_follow_a_redirect(server):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.path)
+            self.send_response(307)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    asked = []
+    elsewhere = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+    result = exec_(server, "1", url="http://localhost:%d" % elsewhere.server_port)
+    elsewhere.shutdown()
+    assert result.returncode != 0 and "307" in result.stderr and asked == ["/execute"]
 
 
 def test_settings_out_of_range_are_refused_with_their_names(server):

@@ -4,8 +4,7 @@ import Foundation
 import HTTPTypes
 import Hummingbird
 package import Logging
-import NIOCore
-import ServiceLifecycle
+package import NIOPosix
 import SwiftletMetrics
 package import SwiftletSessions
 package import SwiftletStore
@@ -26,6 +25,8 @@ package struct AccountServices: Sendable {
         package var proxies: Int
         /// Seconds for which keys are remembered that were revoked or have expired.
         package var keyRetentionSeconds: Int
+        /// What passwords are checked on. Their checks take long, so a server has threads for nothing else.
+        package var passwordThreads: NIOThreadPool
 
         package init(
             plans: PlanCatalog = .standard,
@@ -34,7 +35,8 @@ package struct AccountServices: Sendable {
             passwordCost: PasswordHash.Cost = .standard,
             publicURL: String? = nil,
             proxies: Int = 0,
-            keyRetentionSeconds: Int = 90 * 86_400
+            keyRetentionSeconds: Int = 90 * 86_400,
+            passwordThreads: NIOThreadPool = .singleton
         ) {
             self.plans = plans
             self.tokenSecret = tokenSecret
@@ -43,10 +45,12 @@ package struct AccountServices: Sendable {
             self.publicURL = publicURL
             self.proxies = proxies
             self.keyRetentionSeconds = keyRetentionSeconds
+            self.passwordThreads = passwordThreads
         }
     }
 
-    private static let maximumKeys = 1_000
+    /// How many valid keys a user may have.
+    static let maximumKeys = 1_000
     /// Where VMs are admitted, for the session service.
     package let admission: SessionAdmission
     let keys: KeyStore
@@ -57,7 +61,7 @@ package struct AccountServices: Sendable {
     let logIn: LogIn
     let pairings: PairingStore
     let publicURL: String?
-    private let proxies: Int
+    private let households: Households
     let keyRetentionSeconds: Int
     let logger: Logger
 
@@ -73,25 +77,19 @@ package struct AccountServices: Sendable {
             users: UserStore(database),
             limiter: limiter,
             attempts: LoginAttempts(database),
-            work: PasswordWork(cost: configuration.passwordCost),
+            work: PasswordWork(cost: configuration.passwordCost, threads: configuration.passwordThreads),
             refused: { admission.refusals.add(["limit": "login"]) }
         )
         pairings = PairingStore(database)
         publicURL = configuration.publicURL
-        proxies = configuration.proxies
+        households = Households(proxies: configuration.proxies, logger: logger)
         keyRetentionSeconds = configuration.keyRetentionSeconds
         self.logger = logger
     }
 
     /// Where a request comes from, as far as limits on log-ins and the audit log are concerned.
-    func household(_ request: Request, _ context: AppContext) -> String {
-        let peer = context.peer?.household ?? "unknown"
-        guard proxies > 0, let name = HTTPField.Name("X-Forwarded-For") else { return peer }
-        // Each proxy adds whom it heard from at the end; what stands before theirs, anybody may have written.
-        let hops = request.headers[values: name].flatMap { $0.split(separator: ",") }
-        guard let hop = hops.suffix(proxies).first else { return peer }
-        let address = hop.trimmingCharacters(in: .whitespaces)
-        return (try? SocketAddress(ipAddress: address, port: 0))?.household ?? peer
+    func household(_ request: Request, _ context: AppContext) -> Household {
+        households.household(request, context.peer)
     }
 
     /// Counts what was refused, for monitoring.
@@ -115,6 +113,12 @@ package struct AccountServices: Sendable {
         }
     }
 
+    /// Forgets the keys that have opened nothing for their time.
+    func purgeKeys() async throws {
+        let oldest = Date().addingTimeInterval(-Double(keyRetentionSeconds))
+        while try await keys.purge(before: oldest), !Task.isCancelled {}
+    }
+
     /// Makes a key for a user.
     ///
     /// - Throws: `APIError` when they have too many.
@@ -123,48 +127,18 @@ package struct AccountServices: Sendable {
         label: String,
         expiresAt: Date? = nil
     ) async throws -> (text: String, key: APIKey) {
-        let valid = try await keys.list(of: user).count { $0.revokedAt == nil }
-        guard valid < Self.maximumKeys else {
-            throw APIError(.conflict, "You have \(valid) keys, and may have \(Self.maximumKeys); delete some")
+        do {
+            let made = try await keys.create(for: user, label: label, expiresAt: expiresAt, limit: Self.maximumKeys)
+            AuditTrail.note { $0.resource = String(made.key.id) }
+            return made
+        } catch let error as TooManyKeys {
+            throw APIError(error)
         }
-        let made = try await keys.create(for: user, label: label, expiresAt: expiresAt)
-        AuditTrail.note { $0.resource = String(made.key.id) }
-        return made
     }
 }
 
-/// Writes down late what no request shall wait for, and forgets what is over.
-package struct AccountHousekeeper: Service {
-    private static let purgeInterval = 60
-    private let accounts: AccountServices
-
-    package init(_ accounts: AccountServices) {
-        self.accounts = accounts
-    }
-
-    package func run() async throws {
-        await cancelWhenGracefulShutdown {
-            var seconds = 0
-            // A cancelled sleep is the end.
-            while (try? await Task.sleep(for: .seconds(1))) != nil {
-                seconds += 1
-                await work(purging: seconds % Self.purgeInterval == 0)
-            }
-        }
-        await work(purging: false)
-    }
-
-    private func work(purging: Bool) async {
-        do {
-            try await accounts.uses.flush()
-            guard purging else { return }
-            try await accounts.limiter.purge()
-            try await accounts.logIn.attempts.purge()
-            try await accounts.pairings.purge()
-            let oldest = Date().addingTimeInterval(-Double(accounts.keyRetentionSeconds))
-            while try await accounts.keys.purge(before: oldest), !Task.isCancelled {}
-        } catch {
-            accounts.logger.warning("Housekeeping of accounts failed", metadata: ["error": "\(error)"])
-        }
+extension APIError {
+    init(_ error: TooManyKeys) {
+        self.init(.conflict, "You may have \(error.limit) valid keys, and have so many; delete some")
     }
 }

@@ -32,8 +32,11 @@ struct CommandLineLogin: Sendable {
         guard let wish, let base = accounts.publicURL ?? Self.base(of: request) else {
             throw APIError(.badRequest, "The Host header must be the server's name")
         }
-        guard try await accounts.pairings.insert(wish.pairing) else {
-            throw APIError.tooManyRequests("Too many log-ins are under way", retryAfter: 60)
+        let household = accounts.household(request, context)
+        if case .tooMany(let limit, let retryAfter) = try await accounts.pairings.insert(wish.pairing, from: household)
+        {
+            let refusal = RateDecision.refusal(limit: limit, retryAfter: retryAfter)
+            throw APIError.tooManyRequests("Too many log-ins are under way", refusal)
         }
         return Response(json: [
             "pairing_id": .string(wish.pairing.id),
@@ -65,9 +68,9 @@ struct CommandLineLogin: Sendable {
         var page = LoginPage(device: pairing.device, email: String(email.prefix(254)), redirect: redirect)
         let account: Account?
         do {
-            let address = accounts.household(request, context)
+            let household = accounts.household(request, context)
             account = try await accounts.failingClosed {
-                try await accounts.logIn.account(email: email, password: password, address: address)
+                try await accounts.logIn.account(email: email, password: password, from: household)
             }
         } catch let error as APIError {
             page.problem = error.detail
@@ -77,7 +80,7 @@ struct CommandLineLogin: Sendable {
             page.problem = "The e-mail or the password is wrong."
             return page.response(.unauthorized)
         }
-        guard let code = try await accounts.pairings.confirm(pairing.id, by: account.id) else { return Self.over }
+        guard let code = try await accounts.pairings.confirm(pairing.id, by: account) else { return Self.over }
         return Response(
             status: .seeOther,
             headers: [.location: redirect.location(state: pairing.state, code: code), .cacheControl: "no-store"]
@@ -92,18 +95,18 @@ struct CommandLineLogin: Sendable {
         let code = reader.requiredString("code") ?? ""
         let verifier = reader.requiredString("code_verifier") ?? ""
         try reader.finish()
-        guard let (user, pairing) = try await accounts.pairings.exchange(id, code: code, verifier: verifier),
-            let account = try await accounts.directory.account(user), !account.isDisabled
+        guard let (account, pairing) = try await accounts.pairings.exchange(id, code: code, verifier: verifier)
         else { throw APIError(.badRequest, "The code is wrong, used or older than 5 minutes; log in again") }
         AuditTrail.note {
-            $0.user = user
+            $0.user = account.id
             $0.credential = "pairing"
         }
-        let (text, _) = try await accounts.createKey(for: user, label: "CLI - \(pairing.device)")
+        let (text, _) = try await accounts.createKey(for: account.id, label: "CLI - \(pairing.device)")
         var response = Response(json: [
             "api_key": .string(text),
             "user": [
-                "id": .integer(Int(user.rawValue)), "email": .string(account.email), "name": .string(account.name),
+                "id": .integer(Int(account.id.rawValue)), "email": .string(account.email),
+                "name": .string(account.name),
             ],
         ])
         response.headers[.cacheControl] = "no-store"
@@ -118,13 +121,14 @@ struct CommandLineLogin: Sendable {
     }
 
     private func charge(_ request: Request, _ context: AppContext) async throws {
-        let address = accounts.household(request, context)
-        let decision = try await accounts.failingClosed {
-            try await accounts.limiter.charge("cli-auth:\(address)", Self.rate)
-        }
-        guard decision.isAdmitted else {
+        let household = accounts.household(request, context)
+        do {
+            try await accounts.failingClosed {
+                try await accounts.limiter.charge(household, for: "cli-auth", Self.rate)
+            }
+        } catch let error as APIError where error.status == .tooManyRequests {
             accounts.countRefusal(by: "login")
-            throw APIError.tooManyRequests("Too many log-ins from your address", retryAfter: decision.retryAfter)
+            throw error
         }
     }
 

@@ -43,7 +43,7 @@ struct KeyRoutes: Sendable {
     /// `GET /v1/api-keys/`: an array, oldest first.
     private func list(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
-        let keys = try await keys.list(of: user).filter { $0.revokedAt == nil }
+        let keys = try await keys.list(of: user)
         return Response(json: .array(keys.map { .object(Self.fields(of: $0)) }))
     }
 
@@ -60,10 +60,19 @@ struct KeyRoutes: Sendable {
         let description = description(&reader) ?? key.label
         let expiresAt = reader.isNull("expires_at") ? nil : expiry(&reader) ?? key.expiresAt
         try reader.finish()
-        let changed = try await keys.update(key.id, of: key.user, label: description, expiresAt: expiresAt)
+        let changed = try await change(key, label: description, expiresAt: expiresAt)
         guard let changed else { throw Self.notFound(String(key.id)) }
         authenticator.accounts.directory.forget()
         return Response(json: .object(Self.fields(of: changed)))
+    }
+
+    private func change(_ key: APIKey, label: String, expiresAt: Date?) async throws -> APIKey? {
+        do {
+            let limit = AccountServices.maximumKeys
+            return try await keys.update(key.id, of: key.user, label: label, expiresAt: expiresAt, limit: limit)
+        } catch let error as TooManyKeys {
+            throw APIError(error)
+        }
     }
 
     /// `DELETE /v1/api-keys/{id}`: at once and for good.

@@ -15,12 +15,15 @@ final class RateLimitRecord: Sendable {
         self.decision.withLock { $0 = decision }
     }
 
-    /// `RateLimit-Limit`, `-Remaining` and `-Reset`; none when no limit applied.
-    fileprivate var headers: HTTPFields {
-        guard let decision = decision.withLock({ $0 }) else { return [:] }
+    fileprivate var headers: HTTPFields { decision.withLock { $0 }?.headers ?? [:] }
+}
+
+extension RateDecision {
+    /// `RateLimit-Limit`, `-Remaining` and `-Reset`.
+    var headers: HTTPFields {
         let values = [
-            ("RateLimit-Limit", decision.limit), ("RateLimit-Remaining", decision.remaining),
-            ("RateLimit-Reset", Int(decision.resetAfter.rounded(.up))),
+            ("RateLimit-Limit", limit), ("RateLimit-Remaining", remaining),
+            ("RateLimit-Reset", Int(resetAfter.rounded(.up))),
         ]
         return values.reduce(into: [:]) { headers, field in
             if let name = HTTPField.Name(field.0) { headers[name] = String(field.1) }
@@ -28,7 +31,8 @@ final class RateLimitRecord: Sendable {
     }
 }
 
-/// Tells users of limited plans in each answer, good or bad, what is left of their limit.
+/// Tells users of limited plans in each answer, good or bad, what is left of their limit on requests; what another limit refused
+/// tells of that one.
 struct RateLimitMiddleware: RouterMiddleware {
     func handle(
         _ request: Request,
@@ -37,7 +41,7 @@ struct RateLimitMiddleware: RouterMiddleware {
     ) async throws -> Response {
         let record = RateLimitRecord()
         var response = try await RateLimitRecord.$current.withValue(record) { try await next(request, context) }
-        response.headers.append(contentsOf: record.headers)
+        for field in record.headers where response.headers[field.name] == nil { response.headers.append(field) }
         return response
     }
 }

@@ -20,9 +20,9 @@ struct TokenRoute: Sendable {
         guard form.string("grant_type") ?? "password" == "password" else {
             throw Self.refusal("unsupported_grant_type", "The grant_type must be 'password'")
         }
-        let address = accounts.household(request, context)
+        let household = accounts.household(request, context)
         let account = try await accounts.failingClosed {
-            try await accounts.logIn.account(email: email, password: password, address: address)
+            try await accounts.logIn.account(email: email, password: password, from: household)
         }
         guard let account else {
             throw Self.refusal("invalid_grant", "Incorrect username or password")

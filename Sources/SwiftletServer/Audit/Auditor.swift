@@ -16,7 +16,7 @@ struct Auditor: Sendable {
         let actor = facts.user.map { AuditEvent.Actor.user($0) } ?? .anonymous
         var event = AuditEvent(type, status, by: actor, owner: facts.user ?? facts.owner)
         event.credential = facts.credential
-        event.address = accounts.household(request, context)
+        event.address = accounts.household(request, context).name
         event.requestID = trail.requestID
         event.session = facts.session
         event.vmID = facts.vmID

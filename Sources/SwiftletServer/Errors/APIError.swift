@@ -59,8 +59,7 @@ struct APIError: Error {
                     ]
                 ]
             )
-        case .quotaExceeded(_, let retryAfter):
-            self.init(.tooManyRequests, error.description, headers: [.retryAfter: String(retryAfter)])
+        case .quotaExceeded(let reason, let limit): self = .tooManyRequests(reason, limit)
         case .forbidden: self.init(.forbidden, error.description)
         case .noInterpreter: self.init(.badRequest, error.description)
         case .vmUnavailable, .limitsUnavailable, .shuttingDown:

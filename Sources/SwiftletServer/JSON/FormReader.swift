@@ -22,6 +22,11 @@ struct FormReader {
             }
             fields[name] = value
         }
+        // A database would take the text before it for the whole.
+        for (name, value) in fields.sorted(by: { $0.key < $1.key }) where value.utf8.contains(0) {
+            let message = "Input should not contain NUL"
+            problems.append(.init(type: "value_error", location: ["body", .string(name)], message: message))
+        }
         self.fields = fields
     }
 

@@ -26,46 +26,34 @@ package struct Account: Equatable, Sendable {
     }
 }
 
+/// A key that opened a door, and whose.
+package struct KeyHolder: Equatable, Sendable {
+    package let account: Account
+    package let keyID: Int64
+    let expiresAt: Int64?
+}
+
 /// Whose key it is, and what plan they have: read from the database at most once a second for each.
 ///
 /// So a warm request costs no query, and a revoked key, a disabled user and another plan count within a second, whichever process
 /// wrote them.
 package final class AccountDirectory: Sendable {
-    /// A key that opened a door, and whose.
-    package struct KeyHolder: Equatable, Sendable {
-        package let account: Account
-        package let keyID: Int64
-        fileprivate let expiresAt: Int64?
-    }
-
-    private struct Entry<Value: Sendable>: Sendable {
-        let value: Value
-        let readAt: ContinuousClock.Instant
-    }
-
-    private struct Cache {
-        var keys: [String: Entry<KeyHolder>] = [:]
-        var accounts: [UserID: Entry<Account>] = [:]
-    }
-
-    private static let maximumEntries = 10_000
     /// The plans that the server knows.
     package let plans: PlanCatalog
     private let database: Database
-    private let life: Duration
-    private let cache = Mutex(Cache())
+    private let cache: Mutex<AccountCache>
 
     /// - Parameter life: how long what was read is taken as true.
     package init(_ database: Database, plans: PlanCatalog = .standard, life: Duration = .seconds(1)) {
         self.database = database
         self.plans = plans
-        self.life = life
+        cache = Mutex(AccountCache(life: life))
     }
 
     /// The holder of a key; nil when it is unknown, revoked or expired.
     package func holder(ofKey text: String) async throws -> KeyHolder? {
         let hash = KeyStore.hash(text)
-        let known = fresh(cache.withLock { $0.keys[hash] })
+        let known = cache.withLock { $0.holder(ofKey: hash, at: .now) }
         let moment = Date().microseconds
         guard let holder = if let known { known } else { try await read(hash) } else { return nil }
         guard holder.expiresAt.map({ moment < $0 }) ?? true else { return nil }
@@ -74,23 +62,19 @@ package final class AccountDirectory: Sendable {
 
     /// The account of a user; nil when there is none.
     package func account(_ id: UserID) async throws -> Account? {
-        if let known = fresh(cache.withLock { $0.accounts[id] }) { return known }
-        let started = ContinuousClock.now
+        let (known, reading) = cache.withLock { ($0.account(id, at: .now), $0.reading(at: .now)) }
+        if let known { return known }
         let account = try await database.writer.read { database in
             let sql = "SELECT \(Account.columns) FROM users WHERE users.id = $1"
             return try Row.fetchOne(database, sql: sql, arguments: [id.rawValue]).map(Account.init)
         }
-        guard let account else { return nil }
-        cache.withLock { cache in
-            if cache.accounts.count >= Self.maximumEntries { cache.accounts.removeAll() }
-            cache.accounts[id] = Entry(value: account, readAt: started)
-        }
+        if let account { cache.withLock { $0.keep(account, from: reading) } }
         return account
     }
 
     /// Makes the next question go to the database: for who has just changed something.
     package func forget() {
-        cache.withLock { $0 = Cache() }
+        cache.withLock { $0.forget() }
     }
 
     /// A user's plan.
@@ -101,13 +85,8 @@ package final class AccountDirectory: Sendable {
         return try plans.plan(named: account.planName)
     }
 
-    private func fresh<Value>(_ entry: Entry<Value>?) -> Value? {
-        guard let entry, .now - entry.readAt < life else { return nil }
-        return entry.value
-    }
-
     private func read(_ hash: String) async throws -> KeyHolder? {
-        let started = ContinuousClock.now
+        let reading = cache.withLock { $0.reading(at: .now) }
         let holder = try await database.writer.read { database in
             let sql = """
                 SELECT \(Account.columns), api_keys.id AS key_id, expires_at
@@ -117,15 +96,7 @@ package final class AccountDirectory: Sendable {
                 KeyHolder(account: Account($0), keyID: $0["key_id"], expiresAt: $0["expires_at"])
             }
         }
-        guard let holder else {
-            cache.withLock { $0.keys[hash] = nil }
-            return nil
-        }
-        cache.withLock { cache in
-            if cache.keys.count >= Self.maximumEntries { cache.keys.removeAll() }
-            cache.keys[hash] = Entry(value: holder, readAt: started)
-            cache.accounts[holder.account.id] = Entry(value: holder.account, readAt: started)
-        }
+        cache.withLock { $0.keep(holder, ofKey: hash, from: reading) }
         return holder
     }
 }

@@ -13,11 +13,16 @@ package final class KeyUse: Sendable {
     }
 
     private static let interval = 60.0
-    private let store: KeyStore
+    private let record: @Sendable ([Int64: Date]) async throws -> Void
     private let state = Mutex(State())
 
-    package init(_ store: KeyStore) {
-        self.store = store
+    /// - Parameter record: writes uses down.
+    package init(record: @escaping @Sendable ([Int64: Date]) async throws -> Void) {
+        self.record = record
+    }
+
+    package convenience init(_ store: KeyStore) {
+        self.init { try await store.recordUse($0) }
     }
 
     /// Notes a use; touches no database.
@@ -25,7 +30,7 @@ package final class KeyUse: Sendable {
         state.withLock { $0.pending[key] = moment }
     }
 
-    /// Writes down the uses of keys for which that was not done within the last minute.
+    /// Writes down the uses of keys for which that was not done within the last minute. What could not be written is due again.
     package func flush(at moment: Date = Date()) async throws {
         let due = state.withLock { state in
             // A time in the future was written before the clock was set back.
@@ -37,6 +42,22 @@ package final class KeyUse: Sendable {
             }
             return due
         }
-        if !due.isEmpty { try await store.recordUse(due) }
+        guard !due.isEmpty else { return }
+        do {
+            try await record(due)
+        } catch {
+            putBack(due)
+            throw error
+        }
+    }
+
+    private func putBack(_ uses: [Int64: Date]) {
+        state.withLock { state in
+            for (key, moment) in uses {
+                // A later use may have been noted meanwhile.
+                state.pending[key] = max(moment, state.pending[key] ?? moment)
+                state.written[key] = nil
+            }
+        }
     }
 }

@@ -37,8 +37,17 @@ package struct Pairing: Equatable, Sendable {
 package struct PairingStore: Sendable {
     /// Seconds that a device may wait.
     package static let life = 300.0
-    /// How many may wait at once.
-    static let maximum: Int64 = 1_000
+    /// How many may wait at once, for one household, one network of many, and all together.
+    package static let householdMaximum = 10
+    static let networkMaximum = 100
+    static let maximum = 10_000
+
+    /// What became of a pairing's wish to wait.
+    package enum Admission: Equatable, Sendable {
+        case waits
+        /// So many wait already; after so many seconds at the latest, fewer do.
+        case tooMany(limit: Int, retryAfter: Double)
+    }
 
     private let database: Database
     private let now: @Sendable () -> Date
@@ -48,25 +57,46 @@ package struct PairingStore: Sendable {
         self.now = now
     }
 
-    /// Keeps a pairing; false when too many wait already.
-    package func insert(_ pairing: Pairing) async throws -> Bool {
+    /// Keeps a pairing, unless too many wait already.
+    package func insert(_ pairing: Pairing, from household: Household) async throws -> Admission {
         let moment = now()
         return try await database.writer.write { database in
             try Self.purge(database, at: moment)
-            let count = try Int64.fetchOne(database, sql: "SELECT COUNT(*) FROM cli_pairings") ?? 0
-            guard count < Self.maximum else { return false }
+            let refusal =
+                try Self.refusal(Self.householdMaximum, "household", household.name, database, at: moment)
+                ?? Self.refusal(Self.networkMaximum, "network", household.network, database, at: moment)
+            if let refusal { return refusal }
+            let count = try Int.fetchOne(database, sql: "SELECT COUNT(*) FROM cli_pairings") ?? 0
+            guard count < Self.maximum else { return .tooMany(limit: Self.maximum, retryAfter: Self.life / 5) }
             try database.execute(
                 sql: """
-                    INSERT INTO cli_pairings (id, state, challenge, redirect_uri, device, expires_at)
-                    VALUES ($1, $2, $3, $4, $5, $6)
+                    INSERT INTO cli_pairings (id, state, challenge, redirect_uri, device, expires_at, household, network)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                     """,
                 arguments: [
                     pairing.id, pairing.state, pairing.challenge, pairing.redirectURI, pairing.device,
-                    moment.addingTimeInterval(Self.life).microseconds,
+                    moment.addingTimeInterval(Self.life).microseconds, household.name, household.network,
                 ]
             )
-            return true
+            return .waits
         }
+    }
+
+    /// The refusal of those of whose kind too many wait.
+    private static func refusal(
+        _ limit: Int,
+        _ column: String,
+        _ value: String?,
+        _ database: GRDB.Database,
+        at moment: Date
+    ) throws -> Admission? {
+        guard let value else { return nil }
+        let sql = "SELECT COUNT(*) AS number, MIN(expires_at) AS first FROM cli_pairings WHERE \(column) = $1"
+        guard let row = try Row.fetchOne(database, sql: sql, arguments: [value]), row["number"] >= limit else {
+            return nil
+        }
+        let first = Date(microseconds: row["first"])
+        return .tooMany(limit: limit, retryAfter: max(1, first.timeIntervalSince(moment)))
     }
 
     /// A pairing for which nobody has logged in yet; nil when there is none, or its time is over.
@@ -80,17 +110,18 @@ package struct PairingStore: Sendable {
 
     /// Notes who logged in for a device.
     ///
+    /// - Parameter account: as it was when the password was checked.
     /// - Returns: the code for its exchange; nil when somebody did before, or its time is over.
-    package func confirm(_ id: String, by user: UserID) async throws -> String? {
+    package func confirm(_ id: String, by account: Account) async throws -> String? {
         let code = RandomText.make(bytes: 32)
         let moment = now().microseconds
         let isConfirmed = try await database.writer.write { database in
             try database.execute(
                 sql: """
-                    UPDATE cli_pairings SET user_id = $1, code_hash = $2
-                    WHERE id = $3 AND code_hash IS NULL AND expires_at > $4
+                    UPDATE cli_pairings SET user_id = $1, code_hash = $2, token_generation = $3
+                    WHERE id = $4 AND code_hash IS NULL AND expires_at > $5
                     """,
-                arguments: [user.rawValue, Self.hash(code), id, moment]
+                arguments: [account.id.rawValue, Self.hash(code), account.tokenGeneration, id, moment]
             )
             return database.changesCount == 1
         }
@@ -99,19 +130,26 @@ package struct PairingStore: Sendable {
 
     /// Ends a pairing with its code.
     ///
-    /// - Returns: who logged in and for what device; nil when the code is wrong, used or too old, or the verifier is not the
-    ///   secret of the device that began: then the code is used up all the same.
+    /// - Returns: who logged in and for what device; nil when the code is wrong, used or too old. When the verifier is not the
+    ///   secret of the device that began, or the user was disabled or has another password since they logged in, it is nil too,
+    ///   and the code is used up all the same.
     package func exchange(
         _ id: String,
         code: String,
         verifier: String
-    ) async throws -> (user: UserID, pairing: Pairing)? {
+    ) async throws -> (account: Account, pairing: Pairing)? {
         let moment = now().microseconds
-        let ended = try await database.writer.write { database in
+        let ended: (account: Account, pairing: Pairing)? = try await database.writer.write { database in
             let sql = "DELETE FROM cli_pairings WHERE id = $1 AND code_hash = $2 AND expires_at > $3 RETURNING *"
-            return try Row.fetchOne(database, sql: sql, arguments: [id, Self.hash(code), moment]).map {
-                (user: UserID(rawValue: $0["user_id"]), pairing: Pairing($0))
+            guard let row = try Row.fetchOne(database, sql: sql, arguments: [id, Self.hash(code), moment]) else {
+                return nil
             }
+            let user: Int64 = row["user_id"]
+            let generation: Int64? = row["token_generation"]
+            let users = "SELECT \(Account.columns) FROM users WHERE users.id = $1"
+            let account = try Row.fetchOne(database, sql: users, arguments: [user]).map(Account.init)
+            guard let account, !account.isDisabled, account.tokenGeneration == generation else { return nil }
+            return (account, Pairing(row))
         }
         guard let ended else { return nil }
         guard Data(SHA256.hash(data: Data(verifier.utf8))).base64URL == ended.pairing.challenge else { return nil }

@@ -11,6 +11,25 @@ package struct RateDecision: Equatable, Sendable {
     package var resetAfter: Double
     /// Seconds until the next attempt is admitted; 0 after an admission that left something.
     package var retryAfter: Double
+
+    package init(isAdmitted: Bool, limit: Int, remaining: Int, resetAfter: Double, retryAfter: Double) {
+        self.isAdmitted = isAdmitted
+        self.limit = limit
+        self.remaining = remaining
+        self.resetAfter = resetAfter
+        self.retryAfter = retryAfter
+    }
+
+    /// What a limit says that is no rate and has nothing left.
+    package static func refusal(limit: Int, retryAfter: Double) -> RateDecision {
+        RateDecision(
+            isAdmitted: false,
+            limit: limit,
+            remaining: 0,
+            resetAfter: retryAfter,
+            retryAfter: retryAfter
+        )
+    }
 }
 
 /// The generic cell rate algorithm: one number for each limit, the moment at which it will be whole again.

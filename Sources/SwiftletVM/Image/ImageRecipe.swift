@@ -55,9 +55,17 @@ package struct ImageRecipe: Sendable {
             let id = try imageID()
             let directory = "\(store.directory)/.building-\(id)"
             try? FileManager.default.removeItem(atPath: directory)
-            try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+            try FileManager.default.createDirectory(
+                atPath: directory,
+                withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o755]
+            )
             defer { try? FileManager.default.removeItem(atPath: directory) }
-            let command = ShortCommand("\(resources)/build-image", [variant.rawValue, directory])
+            // The guest's files have the modes that they have on any Debian, and the image's may be read by other servers' users.
+            let command = ShortCommand(
+                "/bin/sh",
+                ["-c", "umask 022; exec \"$0\" \"$@\"", "\(resources)/build-image", variant.rawValue, directory]
+            )
             let outcome = try await command.run(
                 within: .minutes(60),
                 spawner: spawner,

@@ -66,7 +66,10 @@ package struct ImageStore: Sendable {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
         encoder.dateEncodingStrategy = .iso8601
-        try encoder.encode(manifest).write(to: URL(filePath: "\(built)/manifest.json"))
+        let file = "\(built)/manifest.json"
+        try encoder.encode(manifest).write(to: URL(filePath: file))
+        // Images hold nothing private, and may be shared by servers of several users.
+        try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: file)
         let target = "\(directory)/\(id)"
         if FileManager.default.fileExists(atPath: target) { try FileManager.default.removeItem(atPath: target) }
         try FileManager.default.moveItem(atPath: built, toPath: target)
@@ -75,7 +78,11 @@ package struct ImageStore: Sendable {
 
     /// Runs a body while no other process builds an image here.
     func withLock<Result>(_ body: () async throws -> Result) async throws -> Result {
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(
+            atPath: directory,
+            withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o755]
+        )
         guard let lock = try DirectoryLock(directory) else {
             throw ImageError("Another process builds an image in \(directory); wait for it to end")
         }

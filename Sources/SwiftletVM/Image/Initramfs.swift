@@ -28,6 +28,7 @@ package struct Initramfs: Sendable {
         let path = "\(image.directory)/\(name)"
         if !FileManager.default.fileExists(atPath: path) {
             try Data(archive).write(to: URL(filePath: path), options: .atomic)
+            try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: path)
         }
         try FileManager.default.markUsed(name, in: image.directory, removingUnused: "initramfs-")
         return path

@@ -30,13 +30,34 @@ struct DataDirectory: Sendable {
     /// The first user's key, for the command line on the same machine.
     var firstKey: String { "\(path)/first-key" }
 
-    /// Makes the directories, readable by this user alone.
+    private var tokenSecretFile: String { "\(path)/token-secret" }
+
+    /// Makes the directories, readable by this user alone, and closes what others could look into.
+    ///
+    /// - Throws: `ValidationError` when that cannot be done.
     func create() throws {
         for directory in [path, executions] {
             try FileManager.default.createDirectory(
                 atPath: directory,
                 withIntermediateDirectories: true,
                 attributes: [.posixPermissions: 0o700]
+            )
+            try Self.close(directory, to: 0o700)
+        }
+        for file in [firstKey, tokenSecretFile] where FileManager.default.fileExists(atPath: file) {
+            try Self.close(file, to: 0o600)
+        }
+    }
+
+    /// Takes away what a file's or directory's mode gives to others.
+    private static func close(_ path: String, to mode: Int) throws {
+        let attributes = try FileManager.default.attributesOfItem(atPath: path)
+        guard let found = attributes[.posixPermissions] as? NSNumber, found.intValue & 0o077 != 0 else { return }
+        do {
+            try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: path)
+        } catch {
+            throw ValidationError(
+                "\(path) can be read by others, and its mode cannot be changed; is it another user's?"
             )
         }
     }
@@ -45,7 +66,7 @@ struct DataDirectory: Sendable {
     ///
     /// - Throws: `ValidationError` when it cannot be read or written.
     func tokenSecret() throws -> [UInt8] {
-        let file = "\(path)/token-secret"
+        let file = tokenSecretFile
         if let known = FileManager.default.contents(atPath: file) {
             guard known.count >= 32 else {
                 throw ValidationError("\(file) has less than 32 bytes; remove it, and another is made")
@@ -54,8 +75,8 @@ struct DataDirectory: Sendable {
         }
         var generator = SystemRandomNumberGenerator()
         let secret = (0..<32).map { _ in UInt8.random(in: 0...255, using: &generator) }
-        let attributes: [FileAttributeKey: Any] = [.posixPermissions: 0o600]
-        guard FileManager.default.createFile(atPath: file, contents: Data(secret), attributes: attributes) else {
+        // Nobody else can read it: see `Swiftlet.main()`.
+        guard FileManager.default.createFile(atPath: file, contents: Data(secret)) else {
             throw ValidationError("\(file) cannot be written")
         }
         return secret
