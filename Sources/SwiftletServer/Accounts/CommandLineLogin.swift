@@ -16,10 +16,10 @@ struct CommandLineLogin: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/api/cli-auth/start", start),
-            Route(.get, Self.path + "/{id}", page),
-            Route(.post, Self.path + "/{id}", confirm),
-            Route(.post, "/api/cli-auth/exchange", exchange),
+            Route(.post, "/api/cli-auth/start", .startLogin, start),
+            Route(.get, Self.path + "/{id}", .loginPage, page),
+            Route(.post, Self.path + "/{id}", .confirmLogin, confirm),
+            Route(.post, "/api/cli-auth/exchange", .exchangeCode, exchange),
         ]
     }
 

@@ -9,7 +9,7 @@ struct TokenRoute: Sendable {
 
     let accounts: AccountServices
 
-    var routes: [Route] { [Route(.post, "/token", token)] }
+    var routes: [Route] { [Route(.post, "/token", .token, token)] }
 
     private func token(_ request: Request, _ context: AppContext) async throws -> Response {
         var form = try FormReader(try await request.collected(upTo: Self.maximumBody))

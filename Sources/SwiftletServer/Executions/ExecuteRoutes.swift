@@ -17,7 +17,12 @@ struct ExecuteRoutes: Sendable {
     let authenticator: Authenticator
     let maximumBody: Int
 
-    var routes: [Route] { [Route(.post, "/execute", execute), Route(.post, "/execute_async", executeAsync)] }
+    var routes: [Route] {
+        [
+            Route(.post, "/execute", .execute, execute),
+            Route(.post, "/execute_async", .executeAsync, executeAsync),
+        ]
+    }
 
     private func execute(_ request: Request, _ context: AppContext) async throws -> Response {
         let receivedAt = ContinuousClock.now

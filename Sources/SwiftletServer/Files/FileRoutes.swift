@@ -18,11 +18,12 @@ struct FileRoutes: Sendable {
         let writing = FileWriteRoutes(files: files, authenticator: authenticator)
         // The directory `/` has no path behind `files`.
         return ["/v1/sessions/{id}/files", "/v1/sessions/{id}/files/**"].flatMap { path in
-            [
-                Route(.get, path, get),
-                Route(.head, path, head),
-                Route(.put, path, writing.put),
-                Route(.delete, path, writing.delete),
+            let operations = FileOperations(isRoot: !path.hasSuffix("**"))
+            return [
+                Route(.get, path, operations.read, get),
+                Route(.head, path, operations.head, head),
+                Route(.put, path, operations.write, writing.put),
+                Route(.delete, path, operations.remove, writing.delete),
             ]
         }
     }

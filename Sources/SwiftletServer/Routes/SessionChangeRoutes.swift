@@ -13,9 +13,9 @@ struct SessionChangeRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/sessions/sandboxes", sandboxes),
-            Route(.patch, "/v1/sessions/session/{id}", update),
-            Route(.delete, "/v1/sessions/session/{id}", delete),
+            Route(.get, "/v1/sessions/sandboxes", .listSandboxes, sandboxes),
+            Route(.patch, "/v1/sessions/session/{id}", .updateSession, update),
+            Route(.delete, "/v1/sessions/session/{id}", .deleteSession, delete),
         ]
     }
 

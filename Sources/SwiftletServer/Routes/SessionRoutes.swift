@@ -17,10 +17,10 @@ struct SessionRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/v1/sessions/session", create),
-            Route(.get, "/v1/sessions/session/{id}", get),
-            Route(.get, "/v1/sessions/status/{id}", status),
-            Route(.post, "/kill", kill),
+            Route(.post, "/v1/sessions/session", .createSession, create),
+            Route(.get, "/v1/sessions/session/{id}", .getSession, get),
+            Route(.get, "/v1/sessions/status/{id}", .sessionStatus, status),
+            Route(.post, "/kill", .killVM, kill),
         ]
     }
 
