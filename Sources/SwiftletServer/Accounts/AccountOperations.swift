@@ -47,8 +47,8 @@ extension Operation {
         "What all of the caller's sessions have used, by UTC day",
         parameters: [
             .query("days", "How many days up to today.", .integer("", 1...365).orElse(.integer(30))),
-            .query("start_date", "The first day.", .date),
-            .query("end_date", "The last day; both are included, and 365 at most.", .date),
+            .query("start_date", "The first day.", .dateOrNone),
+            .query("end_date", "The last day; both are included, and 365 at most.", .dateOrNone),
         ],
         replies: [
             .ok(
@@ -149,6 +149,8 @@ extension Parameter {
 
 extension Schema {
     fileprivate static let date = string("A UTC day.").with("format", "date")
+    /// An empty one is none.
+    fileprivate static let dateOrNone = any([date, string().with("const", "")])
     fileprivate static let keyDescription = string("What it is for.", length: 0...200)
     fileprivate static let expiry = string("A moment in ISO 8601, in the future; UTC without a zone.")
         .example("2099-01-31T12:00:00Z")

@@ -18,14 +18,15 @@ extension Operation {
         client that was cut off goes on with `Last-Event-ID`, and the body is not read then.
         """,
         parameters: [
-            .query("stream", "`true`: answer with events as they happen.", .string()), .idempotencyKey, .lastEventID,
+            .query("stream", "`true`: answer with events as they happen.", .string()), .idempotencyKey,
+            .header("Last-Event-ID", "With events: goes on behind one that the client has got.", .string()),
         ],
         body: .json(.commandRequest, example: ["command": "print(6 * 7)", "timeout": .integer(30)]),
         replies: [
             Reply(
                 .ok,
                 "What became of it, or its events.",
-                .json(.executionResult).or(Content(types: [("text/event-stream", .string("Server-sent events."))])),
+                .json(.executionResult).or(.events),
                 headers: [.replayed]
             ),
             missingSource,
@@ -85,8 +86,30 @@ extension Parameter {
     static let lastEventID = header(
         "Last-Event-ID",
         "The id of the last event that the client has got: the answer goes on behind it.",
-        .string().with("pattern", #"^exec-[0-9a-f]{32}:[0-9]+\.[0-9]+\.[0-9]+$"#)
+        .string().with("pattern", #"^(exec-[0-9a-f]{32}:[0-9]+\.[0-9]+\.[0-9]+)?$"#)
     )
+}
+
+extension Content {
+    static let events = Content(types: [
+        (
+            "text/event-stream",
+            .named(
+                "ExecutionEvent",
+                .object(
+                    [
+                        "event": .word(["start", "stdout", "stderr", "result", "exit"]),
+                        "data": .string("An object in JSON, as the operation describes it."),
+                    ],
+                    optional: [
+                        "id": .string("Where it ends: for `Last-Event-ID`."),
+                        "retry": .count("Milliseconds; of `start`."),
+                    ],
+                    about: "A server-sent event (WHATWG HTML, 9.2), field by field."
+                )
+            )
+        )
+    ])
 }
 
 extension Header {

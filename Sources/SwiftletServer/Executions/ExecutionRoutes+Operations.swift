@@ -78,7 +78,7 @@ extension Operation {
         """,
         parameters: [.execution, .lastEventID],
         replies: [
-            Reply(.ok, "Events.", Content(types: [("text/event-stream", .string("Server-sent events."))]))
+            Reply(.ok, "Events.", .events)
         ],
         refusals: [.badRequest, .notFound, .gone, .rangeNotSatisfiable]
     )

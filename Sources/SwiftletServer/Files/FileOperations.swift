@@ -91,7 +91,7 @@ struct FileOperations: Sendable {
             is a directory. With `offset` and `size`, or `Content-Range`, an upload goes on in parts.
             """,
             parameters: [
-                .query("mode", "Octal digits, `0755`.", .string().with("pattern", "^[0-7]{1,4}$")),
+                .query("mode", "Octal digits, `0755`.", .string().with("pattern", "^0?[0-7]{0,4}$")),
                 .flag("directory", "Make a directory."),
                 .flag("recursive", "The body is a tar archive, gzip or not, to be unpacked into the directory."),
                 .query("offset", "Where the body goes in a partial upload; 0 begins anew.", .count()),
@@ -135,7 +135,7 @@ struct FileOperations: Sendable {
                             "session_id": .uuid(), "file": .bytes,
                         ],
                         optional: [
-                            "recursive": .flag("Whether the file is an archive to unpack there."),
+                            "recursive": .string("`true` if the file is an archive to unpack there."),
                             "api_key": .string("A key, in place of a header."),
                         ]
                     )

@@ -32,12 +32,15 @@ struct FileRoutes: Sendable {
         let user = try await authenticator.user(request.headers)
         let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
         let query = FormFields((request.uri.query ?? "").utf8)
+        // Looked at before it is known what is there: what does not fit is refused whatever the path.
+        let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
         if try FileInput.flag("recursive", query) { return archive(try await files.pack(file)) }
-        if isDirectory { return try await list(file, query) }
+        let after = query.bytes("after") ?? []
+        if isDirectory { return try await list(file, after: after, limit: limit) }
         do {
             return content(try await files.read(file), request)
         } catch let error as FileError where error.code == .isADirectory {
-            return try await list(file, query)
+            return try await list(file, after: after, limit: limit)
         }
     }
 
@@ -66,9 +69,8 @@ struct FileRoutes: Sendable {
         return info.size
     }
 
-    private func list(_ directory: FileLocation, _ query: FormFields) async throws -> Response {
-        let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
-        let listing = try await files.list(directory, after: query.bytes("after") ?? [], limit: limit)
+    private func list(_ directory: FileLocation, after: [UInt8], limit: Int) async throws -> Response {
+        let listing = try await files.list(directory, after: after, limit: limit)
         return Response(json: FileOutput.json(listing, of: directory))
     }
 
