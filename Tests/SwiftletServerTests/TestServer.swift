@@ -15,6 +15,24 @@ enum TestServer {
         files: FakeFiles = FakeFiles(),
         _ body: @escaping @Sendable (any TestClientProtocol, String) async throws -> Void
     ) async throws {
+        let (server, key, logger) = try await make(executions, sessions, files)
+        try await Application(router: server.router(), logger: logger).test(.router) { client in
+            try await body(client, key)
+        }
+    }
+    /// What the server's router serves: methods and paths, as the API's description writes them.
+    static func routes() async throws -> [String] {
+        let (server, _, _) = try await make(FakeExecutions(), FakeSessions(), FakeFiles())
+        return server.router().routes.map { route in
+            "\(route.method.rawValue) \(route.path.description.replacing("**", with: "{path}"))"
+        }
+    }
+
+    private static func make(
+        _ executions: FakeExecutions,
+        _ sessions: FakeSessions,
+        _ files: FakeFiles
+    ) async throws -> (server: SwiftletApplication, key: String, logger: Logger) {
         let database = try Database.inMemory()
         let user = try await UserStore(database).create(email: "a@example.org")
         let key = try await KeyStore(database).create(for: user.id, label: "").text
@@ -35,8 +53,6 @@ enum TestServer {
             ),
             configuration: ServerConfiguration(maximumBody: 1 << 20, version: "test")
         )
-        try await Application(router: server.router(), logger: logger).test(.router) { client in
-            try await body(client, key)
-        }
+        return (server, key, logger)
     }
 }
