@@ -50,25 +50,6 @@ package struct ServerServices: Sendable {
     }
 }
 
-/// A path, a method, and what answers it.
-struct Route: Sendable {
-    typealias Handler = @Sendable (Request, AppContext) async throws -> Response
-
-    let method: HTTPRequest.Method
-    /// With `{name}` for a variable segment.
-    let path: String
-    let handler: Handler
-    /// What the audit log calls it; nil for what is not audited.
-    let audit: AuditEventType?
-
-    init(_ method: HTTPRequest.Method, _ path: String, _ handler: @escaping Handler, audit: AuditEventType? = nil) {
-        self.method = method
-        self.path = path
-        self.handler = handler
-        self.audit = audit
-    }
-}
-
 /// The HTTP API over the services that it serves.
 package struct SwiftletApplication: Sendable {
     private let services: ServerServices
@@ -84,7 +65,6 @@ package struct SwiftletApplication: Sendable {
         let authenticator = Authenticator(accounts: services.accounts)
         let (sessions, executions) = (services.sessions, services.executions)
         let limit = configuration.maximumBody
-        let version = configuration.version
         let groups = [
             ExecuteRoutes(executions: executions, authenticator: authenticator, maximumBody: limit).routes,
             ExecutionRoutes(executions: executions, authenticator: authenticator).routes,
@@ -100,9 +80,10 @@ package struct SwiftletApplication: Sendable {
             CommandLineLogin(accounts: services.accounts).routes,
             UserRoutes(authenticator: authenticator).routes,
             KeyRoutes(authenticator: authenticator, maximumBody: limit).routes,
-            [Route(.get, "/health") { _, _ in Response(json: ["status": "ok", "version": .string(version)]) }],
+            HealthRoute(version: configuration.version).routes,
         ]
-        return groups.flatMap(\.self)
+        let routes = groups.flatMap(\.self)
+        return routes + DocumentRoutes(routes.map(\.endpoint), version: configuration.version).routes
     }
 
     /// The routes behind what all of them have in common.

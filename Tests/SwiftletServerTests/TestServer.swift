@@ -16,6 +16,26 @@ enum TestServer {
         maximumBody: Int = 1 << 20,
         _ body: @escaping @Sendable (any TestClientProtocol, String) async throws -> Void
     ) async throws {
+        let (server, key, logger) = try await make(executions, sessions, files, maximumBody: maximumBody)
+        try await Application(router: server.router(), logger: logger).test(.router) { client in
+            try await body(client, key)
+        }
+    }
+
+    /// What the server's router serves: methods and paths, as the API's description writes them.
+    static func routes() async throws -> [String] {
+        let (server, _, _) = try await make(FakeExecutions(), FakeSessions(), FakeFiles())
+        return server.router().routes.map { route in
+            "\(route.method.rawValue) \(route.path.description.replacing("**", with: "{path}"))"
+        }
+    }
+
+    private static func make(
+        _ executions: FakeExecutions,
+        _ sessions: FakeSessions,
+        _ files: FakeFiles,
+        maximumBody: Int = 1 << 20
+    ) async throws -> (server: SwiftletApplication, key: String, logger: Logger) {
         let database = try Database.inMemory()
         let user = try await UserStore(database).create(email: "a@example.org")
         let key = try await KeyStore(database).create(for: user.id, label: "").text
@@ -37,8 +57,6 @@ enum TestServer {
             ),
             configuration: ServerConfiguration(maximumBody: maximumBody, version: "test")
         )
-        try await Application(router: server.router(), logger: logger).test(.router) { client in
-            try await body(client, key)
-        }
+        return (server, key, logger)
     }
 }

@@ -16,10 +16,10 @@ struct CommandLineLogin: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/api/cli-auth/start", start, audit: .pairingStarted),
-            Route(.get, Self.path + "/{id}", page),
-            Route(.post, Self.path + "/{id}", confirm, audit: .loggedIn),
-            Route(.post, "/api/cli-auth/exchange", exchange, audit: .pairingExchanged),
+            Route(.post, "/api/cli-auth/start", .startLogin, start, audit: .pairingStarted),
+            Route(.get, Self.path + "/{id}", .loginPage, page),
+            Route(.post, Self.path + "/{id}", .confirmLogin, confirm, audit: .loggedIn),
+            Route(.post, "/api/cli-auth/exchange", .exchangeCode, exchange, audit: .pairingExchanged),
         ]
     }
 

@@ -17,11 +17,11 @@ struct KeyRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/v1/api-keys", create, audit: .keyCreated),
-            Route(.get, "/v1/api-keys", list),
-            Route(.get, "/v1/api-keys/{id}", get),
-            Route(.patch, "/v1/api-keys/{id}", update, audit: .keyUpdated),
-            Route(.delete, "/v1/api-keys/{id}", delete, audit: .keyRevoked),
+            Route(.post, "/v1/api-keys", .createKey, create, audit: .keyCreated),
+            Route(.get, "/v1/api-keys", .listKeys, list),
+            Route(.get, "/v1/api-keys/{id}", .getKey, get),
+            Route(.patch, "/v1/api-keys/{id}", .updateKey, update, audit: .keyUpdated),
+            Route(.delete, "/v1/api-keys/{id}", .deleteKey, delete, audit: .keyRevoked),
         ]
     }
 

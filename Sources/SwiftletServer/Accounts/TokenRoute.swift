@@ -10,7 +10,7 @@ struct TokenRoute: Sendable {
 
     let accounts: AccountServices
 
-    var routes: [Route] { [Route(.post, "/token", token, audit: .loggedIn)] }
+    var routes: [Route] { [Route(.post, "/token", .token, token, audit: .loggedIn)] }
 
     private func token(_ request: Request, _ context: AppContext) async throws -> Response {
         var form = try FormReader(try await request.collected(upTo: Self.maximumBody))

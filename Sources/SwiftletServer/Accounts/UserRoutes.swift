@@ -10,8 +10,8 @@ struct UserRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/users/me", me),
-            Route(.get, "/v1/users/me/limits", limits),
+            Route(.get, "/v1/users/me", .me, me),
+            Route(.get, "/v1/users/me/limits", .limits, limits),
         ]
     }
 

@@ -6,17 +6,17 @@ import SwiftletStore
 
 /// What a user did, and what was done to what is theirs.
 struct AuditRoutes: Sendable {
-    private static let largestPage = 200
-    private static let defaultPage = 50
+    static let largestPage = 200
+    static let defaultPage = 50
 
     let log: AuditLog
     let authenticator: Authenticator
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/audit/events", events),
-            Route(.get, "/v1/audit/events/{id}", event),
-            Route(.get, "/v1/audit/catalog", catalog),
+            Route(.get, "/v1/audit/events", .listAuditEvents, events),
+            Route(.get, "/v1/audit/events/{id}", .getAuditEvent, event),
+            Route(.get, "/v1/audit/catalog", .auditCatalog, catalog),
         ]
     }
 

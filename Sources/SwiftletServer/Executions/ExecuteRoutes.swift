@@ -19,8 +19,8 @@ struct ExecuteRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/execute", execute, audit: .executionCreated),
-            Route(.post, "/execute_async", executeAsync, audit: .executionCreated),
+            Route(.post, "/execute", .execute, execute, audit: .executionCreated),
+            Route(.post, "/execute_async", .executeAsync, executeAsync, audit: .executionCreated),
         ]
     }
 

@@ -10,7 +10,7 @@ import SwiftletStore
 
 /// What became of executions: records, outputs, events, and how to end one.
 struct ExecutionRoutes: Sendable {
-    private static let maximumWait = 60
+    static let maximumWait = 60
     private static let nextCursor = HTTPField.Name("x-next-cursor")
 
     let executions: any ExecutionAPI
@@ -18,11 +18,11 @@ struct ExecutionRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/executions", list),
-            Route(.get, "/v1/executions/{id}", get),
-            Route(.get, "/v1/executions/{id}/output", output),
-            Route(.get, "/v1/executions/{id}/events", events),
-            Route(.post, "/v1/executions/{id}/cancel", cancel, audit: .executionCancelled),
+            Route(.get, "/v1/executions", .listExecutions, list),
+            Route(.get, "/v1/executions/{id}", .getExecution, get),
+            Route(.get, "/v1/executions/{id}/output", .getOutput, output),
+            Route(.get, "/v1/executions/{id}/events", .followExecution, events),
+            Route(.post, "/v1/executions/{id}/cancel", .cancelExecution, cancel, audit: .executionCancelled),
         ]
     }
 

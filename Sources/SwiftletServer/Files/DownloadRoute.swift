@@ -16,7 +16,7 @@ struct DownloadRoute: Sendable {
     let authenticator: Authenticator
     let maximumBody: Int
 
-    var routes: [Route] { [Route(.post, "/download", download, audit: .fileDownloaded)] }
+    var routes: [Route] { [Route(.post, "/download", FileOperations.download, download, audit: .fileDownloaded)] }
 
     private func download(_ request: Request, _ context: AppContext) async throws -> Response {
         let body = try await AuthenticatedBody(of: request, upTo: maximumBody, authenticator)

@@ -75,7 +75,9 @@ enum FileInput {
         guard let text else { return false }
         switch text.lowercased() {
         case "true", "1", "yes", "on", "t", "y": return true
-        case "false", "0", "no", "off", "f", "n", "": return false
+        case "false", "0", "no", "off", "f", "n": return false
+        // A form's empty field is one that was not filled in.
+        case "" where place == "body": return false
         default:
             throw failure(
                 name,

@@ -18,11 +18,12 @@ struct FileRoutes: Sendable {
         let writing = FileWriteRoutes(files: files, authenticator: authenticator)
         // The directory `/` has no path behind `files`.
         return ["/v1/sessions/{id}/files", "/v1/sessions/{id}/files/**"].flatMap { path in
-            [
-                Route(.get, path, get, audit: .fileDownloaded),
-                Route(.head, path, head),
-                Route(.put, path, writing.put, audit: .fileUploaded),
-                Route(.delete, path, writing.delete, audit: .fileRemoved),
+            let operations = FileOperations(isRoot: !path.hasSuffix("**"))
+            return [
+                Route(.get, path, operations.read, get, audit: .fileDownloaded),
+                Route(.head, path, operations.head, head),
+                Route(.put, path, operations.write, writing.put, audit: .fileUploaded),
+                Route(.delete, path, operations.remove, writing.delete, audit: .fileRemoved),
             ]
         }
     }
@@ -31,12 +32,15 @@ struct FileRoutes: Sendable {
         let user = try await authenticator.user(request.headers)
         let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
         let query = FormFields((request.uri.query ?? "").utf8)
+        // Looked at before it is known what is there: what does not fit is refused whatever the path.
+        let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
         if try FileInput.flag("recursive", query) { return archive(try await files.pack(file)) }
-        if isDirectory { return try await list(file, query) }
+        let after = query.bytes("after") ?? []
+        if isDirectory { return try await list(file, after: after, limit: limit) }
         do {
             return content(try await files.read(file), request)
         } catch let error as FileError where error.code == .isADirectory {
-            return try await list(file, query)
+            return try await list(file, after: after, limit: limit)
         }
     }
 
@@ -65,11 +69,10 @@ struct FileRoutes: Sendable {
         return info.size
     }
 
-    private func list(_ directory: FileLocation, _ query: FormFields) async throws -> Response {
+    private func list(_ directory: FileLocation, after: [UInt8], limit: Int) async throws -> Response {
         // No content leaves.
         AuditTrail.note { $0.type = nil }
-        let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
-        let listing = try await files.list(directory, after: query.bytes("after") ?? [], limit: limit)
+        let listing = try await files.list(directory, after: after, limit: limit)
         return Response(json: FileOutput.json(listing, of: directory))
     }
 

@@ -8,6 +8,12 @@ import SwiftletStore
 
 /// `PUT` and `DELETE` of `/v1/sessions/{id}/files/{path}`.
 struct FileWriteRoutes: Sendable {
+    /// What a query says of an upload in parts.
+    private struct UploadPart {
+        let offset: Int?
+        let size: Int?
+    }
+
     let files: any FileAPI
     let authenticator: Authenticator
 
@@ -16,12 +22,13 @@ struct FileWriteRoutes: Sendable {
         let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
         let query = FormFields((request.uri.query ?? "").utf8)
         let mode = try FileInput.mode(query)
+        let part = UploadPart(offset: try FileInput.number("offset", query), size: try FileInput.number("size", query))
         if try FileInput.flag("recursive", query) { return try await unpack(request, into: file) }
         let wantsDirectory = try FileInput.flag("directory", query)
         if isDirectory || wantsDirectory {
             return answer(try await files.makeDirectory(file, mode: mode), at: file)
         }
-        let options = try options(request, query, mode: mode)
+        let options = try options(request, part, mode: mode)
         let upload = try await files.write(file, options)
         let count = try await send(request.body, to: upload)
         // A connection that breaks looks like a body that ends.
@@ -40,7 +47,7 @@ struct FileWriteRoutes: Sendable {
     }
 
     /// Where the body goes in the file, by `offset` and `size`, or by `Content-Range`.
-    private func options(_ request: Request, _ query: FormFields, mode: Int?) throws -> FileWriteOptions {
+    private func options(_ request: Request, _ part: UploadPart, mode: Int?) throws -> FileWriteOptions {
         let length = Self.length(request)
         if let header = request.headers[.contentRange] {
             guard let range = ContentRange(header) else {
@@ -51,11 +58,12 @@ struct FileWriteRoutes: Sendable {
             }
             return FileWriteOptions(mode: mode, size: range.size, resumeAt: range.range.lowerBound)
         }
-        guard let offset = try FileInput.number("offset", query) else {
-            return FileWriteOptions(mode: mode, size: length)
-        }
-        guard let size = try FileInput.number("size", query, in: offset...Int.max) else {
+        guard let offset = part.offset else { return FileWriteOptions(mode: mode, size: length) }
+        guard let size = part.size else {
             throw FileInput.failure("size", "Field required with offset: how many bytes the whole file has", "")
+        }
+        guard size >= offset else {
+            throw FileInput.failure("size", "Input should be greater than or equal to offset", "\(size)")
         }
         return FileWriteOptions(mode: mode, size: size, resumeAt: offset)
     }

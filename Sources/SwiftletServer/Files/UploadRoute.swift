@@ -11,7 +11,7 @@ struct UploadRoute: Sendable {
     let files: any FileAPI
     let authenticator: Authenticator
 
-    var routes: [Route] { [Route(.post, "/upload", upload, audit: .fileUploaded)] }
+    var routes: [Route] { [Route(.post, "/upload", FileOperations.upload, upload, audit: .fileUploaded)] }
 
     private func upload(_ request: Request, _ context: AppContext) async throws -> Response {
         // Who has no key is not listened to, unless it may be a field.

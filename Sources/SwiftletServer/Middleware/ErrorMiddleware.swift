@@ -68,7 +68,8 @@ struct ErrorMiddleware: RouterMiddleware {
         guard !allowed.isEmpty, !allowed.contains(request.method) else {
             return APIError(.notFound, "Not Found").response
         }
-        let list = allowed.map(\.rawValue).joined(separator: ", ")
+        let list = (allowed.contains(.get) && !allowed.contains(.head) ? allowed + [.head] : allowed).map(\.rawValue)
+            .joined(separator: ", ")
         return APIError(.methodNotAllowed, "Method Not Allowed", headers: [.allow: list]).response
     }
 }

@@ -11,7 +11,7 @@ struct MetricsRoute: Sendable {
     let services: ServerServices
     let http: HTTPMetrics
 
-    var routes: [Route] { [Route(.get, "/metrics", metrics)] }
+    var routes: [Route] { [Route(.get, "/metrics", .metrics, metrics)] }
 
     private func metrics(_ request: Request, _ context: AppContext) async throws -> Response {
         var buffer = ByteBuffer()

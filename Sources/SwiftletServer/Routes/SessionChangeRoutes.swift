@@ -13,9 +13,9 @@ struct SessionChangeRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/sessions/sandboxes", sandboxes),
-            Route(.patch, "/v1/sessions/session/{id}", update, audit: .sessionUpdated),
-            Route(.delete, "/v1/sessions/session/{id}", delete, audit: .sessionDeleted),
+            Route(.get, "/v1/sessions/sandboxes", .listSandboxes, sandboxes),
+            Route(.patch, "/v1/sessions/session/{id}", .updateSession, update, audit: .sessionUpdated),
+            Route(.delete, "/v1/sessions/session/{id}", .deleteSession, delete, audit: .sessionDeleted),
         ]
     }
 

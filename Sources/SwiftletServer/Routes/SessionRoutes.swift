@@ -17,10 +17,10 @@ struct SessionRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/v1/sessions/session", create, audit: .sessionCreated),
-            Route(.get, "/v1/sessions/session/{id}", get),
-            Route(.get, "/v1/sessions/status/{id}", status),
-            Route(.post, "/kill", kill, audit: .sessionKilled),
+            Route(.post, "/v1/sessions/session", .createSession, create, audit: .sessionCreated),
+            Route(.get, "/v1/sessions/session/{id}", .getSession, get),
+            Route(.get, "/v1/sessions/status/{id}", .sessionStatus, status),
+            Route(.post, "/kill", .killVM, kill, audit: .sessionKilled),
         ]
     }
 

@@ -15,8 +15,8 @@ struct UsageRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/sessions/usage/{id}", ofSession),
-            Route(.get, "/v1/users/me/usage-breakdown", daily),
+            Route(.get, "/v1/sessions/usage/{id}", .sessionUsage, ofSession),
+            Route(.get, "/v1/users/me/usage-breakdown", .usageBreakdown, daily),
         ]
     }
 
