@@ -79,9 +79,10 @@ def unreached(server):
 
 
 def test_the_server_is_as_it_is_described(small):
-    session, other = small.session(), small.session()
+    session, other, doomed = small.session(), small.session(), small.session()
+    doomed.run("1")
     execution = session.run("open('/app/there.txt', 'w').write('there')")["execution_id"]
-    targets = {"url": small.url, "key": small.key, "session": session.id, "execution": execution}
+    targets = {"url": small.url, "key": small.key, "session": session.id, "doomed": doomed.id, "execution": execution}
     environment = dict(
         os.environ,
         SWIFTLET_TEST_TARGETS=json.dumps(targets),
