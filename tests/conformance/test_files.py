@@ -340,6 +340,10 @@ def test_directories(files, session):
     assert files.delete("/app/tree", params={"recursive": "true"}).status_code == 404
     assert "app" in files.names("") and "app" in files.names("/")
     assert files.put("/app/b/", params={"recursive": "perhaps"}).status_code == 422
+    # Whatever is at the path, and whether it would matter or not.
+    for name, value in [("recursive", ""), ("size", "-1"), ("offset", "x"), ("directory", "perhaps")]:
+        assert files.put("/app/b/", params={name: value}).status_code == 422, name
+    assert files.get("/etc/hostname", params={"limit": "0"}).status_code == 422
 
 
 def test_a_large_directory_comes_in_pages(files, session):

@@ -111,11 +111,16 @@ struct FileOperations: Sendable {
         operation(
             "deleteFile",
             "Deletes a file, a link or a directory",
-            "A directory that is not empty needs `recursive=true`.",
+            isRoot ? "`/` cannot be removed: 400." : "A directory that is not empty needs `recursive=true`.",
             parameters: [.flag("recursive", "With all that is in it.")],
-            replies: [
-                .ok("It is gone.", .named("FileDeleted", .object(["status": .word(["success"]), "path": .string()])))
-            ]
+            replies: isRoot
+                ? []
+                : [
+                    .ok(
+                        "It is gone.",
+                        .named("FileDeleted", .object(["status": .word(["success"]), "path": .string()]))
+                    )
+                ]
         )
     }
 
