@@ -185,8 +185,9 @@ private struct FileTransfer: Sendable {
             guard let event = try await events.next() else { throw breach }
             guard case .done(let done) = event, let failure = done.failure else { return event }
             throw FileError(failure, done, name: name)
-        } catch is AgentFile.Silence {
-            throw FileError(.vmLost, "\(name): the microVM does not answer")
+        } catch let silence as AgentFile.Silence {
+            let who = silence.agentAnswers ? "its file system" : "the microVM"
+            throw FileError(.vmLost, "\(name): \(who) does not answer")
         } catch let error as MicroVMError {
             throw FileError(.vmLost, "\(name): the microVM was lost meanwhile. \(error)")
         }

@@ -19,10 +19,13 @@ import Testing
     private typealias Channel = AgentProtocol.Channel
 
     /// A table with stream 1 open for an operation.
-    private func table(_ operation: FileRequest.Operation) throws -> (FileStreamTable, Events) {
+    private func table(
+        _ operation: FileRequest.Operation,
+        flags: FileRequest.Flags = []
+    ) throws -> (FileStreamTable, Events) {
         var table = FileStreamTable()
         let (events, continuation) = Events.makeStream()
-        let request = try FileRequest(operation, path: [47])
+        let request = try FileRequest(operation, path: [47], flags: flags)
         let frames = table.open(1, request: request, continuation: continuation)
         #expect(frames.map(\.type) == [.file])
         return (table, events)
@@ -124,17 +127,100 @@ import Testing
         #expect(table.isEmpty)
     }
 
-    @Test func aGuestThatOwesAnAnswerIsGivenUp() async throws {
-        var (table, events) = try table(.read)
-        #expect(table.tick().isEmpty)
-        #expect(table.tick().map(\.type) == [.cancel])
-        await #expect(throws: AgentFile.Silence.self) {
-            for try await _ in events {}
+    /// Lets intervals pass; whether each asked for a sign of life.
+    private func asked(_ table: inout FileStreamTable, ticks: Int) -> [Bool] {
+        (0..<ticks).map { _ in
+            let tick = table.tick()
+            #expect(tick.frames.isEmpty)
+            return tick.mustAsk
         }
+    }
+
+    @Test func aSilentAgentIsAskedAndThenGivenUp() async throws {
+        var (table, events) = try table(.read)
+        #expect(table.giveUpSilent().isEmpty)
+        #expect(asked(&table, ticks: 3) == [false, true, true])
+        #expect(table.giveUpSilent().map(\.type) == [.cancel])
+        #expect(table.giveUpSilent().isEmpty)
+        let silence = try #require(
+            await #expect(throws: AgentFile.Silence.self) {
+                for try await _ in events {}
+            }
+        )
+        #expect(!silence.agentAnswers)
         // Who waits for the host owes nothing.
         var (writing, _) = try self.table(.write)
         _ = try writing.receive(Frame(.opened, stream: 1, payload: Self.status.payload))
-        for _ in 0..<5 { #expect(writing.tick().isEmpty) }
+        #expect(asked(&writing, ticks: 20) == Array(repeating: false, count: 20))
+    }
+
+    @Test(arguments: [FileRequest.Operation.pack, .unpack, .remove])
+    func workOnATreeMayLastAsLongAsTheAgentAnswers(operation: FileRequest.Operation) throws {
+        var (table, _) = try table(operation, flags: .recursive)
+        #expect(asked(&table, ticks: 100).last == true)
+        _ = try table.receive(Frame(.done, stream: 1, payload: FileDone().payload))
+        #expect(table.isEmpty)
+    }
+
+    @Test func oneFileIsGivenUpInTheEnd() async throws {
+        var (table, events) = try table(.status)
+        #expect(asked(&table, ticks: 9).last == true)
+        #expect(table.tick().frames.map(\.type) == [.cancel])
+        let silence = try #require(
+            await #expect(throws: AgentFile.Silence.self) {
+                for try await _ in events {}
+            }
+        )
+        #expect(silence.agentAnswers)
+    }
+
+    @Test func contentInBytesIsJoined() async throws {
+        var (table, events) = try table(.pack)
+        _ = try table.receive(Frame(.opened, stream: 1, payload: Self.status.payload))
+        for value in 0..<200_000 {
+            let payload = [Channel.content.rawValue, UInt8(truncatingIfNeeded: value)]
+            _ = try table.receive(Frame(.data, stream: 1, payload: payload))
+            // As if each came by itself, and nobody read.
+            table.deliver()
+        }
+        _ = try table.receive(Frame(.done, stream: 1, payload: FileDone().payload))
+        var pieces: [[UInt8]] = []
+        for try await event in events {
+            if case .content(let bytes) = event { pieces.append(Array(bytes)) }
+        }
+        #expect(pieces.count < 100)
+        #expect(pieces.flatMap(\.self) == (0..<200_000).map { UInt8(truncatingIfNeeded: $0) })
+    }
+
+    @Test func aReaderThatKeepsUpGetsEachPieceAtOnce() async throws {
+        var (table, events) = try table(.pack)
+        _ = try table.receive(Frame(.opened, stream: 1, payload: Self.status.payload))
+        var reader = events.makeAsyncIterator()
+        _ = try await reader.next()
+        for _ in 0..<1_000 {
+            _ = try table.receive(content(7))
+            table.deliver()
+            guard case .content(let bytes) = try await reader.next() else { throw ProtocolError.truncatedMessage }
+            #expect(bytes.count == 7)
+            _ = table.consumed(1, bytes: 7)
+        }
+    }
+
+    @Test func aReaderThatFallsBehindGetsTheRestWhenItReads() async throws {
+        var (table, events) = try table(.pack)
+        _ = try table.receive(Frame(.opened, stream: 1, payload: Self.status.payload))
+        for _ in 0..<1_000 {
+            _ = try table.receive(content(1))
+            table.deliver()
+        }
+        var reader = events.makeAsyncIterator()
+        _ = try await reader.next()
+        var count = 0
+        while count < 1_000 {
+            guard case .content(let bytes) = try await reader.next() else { throw ProtocolError.truncatedMessage }
+            count += bytes.count
+            _ = table.consumed(1, bytes: bytes.count)
+        }
     }
 
     @Test func randomFramesNeverCrashTheHost() throws {
