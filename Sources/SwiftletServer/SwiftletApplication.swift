@@ -106,6 +106,7 @@ package struct SwiftletApplication: Sendable {
         router.addMiddleware {
             RateLimitMiddleware()
             ErrorMiddleware(methods: PathMethods(entries: routes.map { ($0.path, $0.method) }), metrics: metrics)
+            ContinueMiddleware()
         }
         for route in routes {
             router.on(RouterPath(route.path), method: route.method, use: route.handler)
