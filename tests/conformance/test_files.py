@@ -625,7 +625,7 @@ def test_downloads_beside_a_flood_keep_their_order_and_their_end(files, session)
     pid = session.run("import subprocess\nsleeper = " + run + "\nprint(sleeper.pid)")["stdout"].strip()
     wait_until(lambda: files.get("/proc/%s/cmdline" % pid).content == unsized)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        flood = pool.submit(session.bash, "timeout 8 yes 0123456789abcdef")
+        flood = pool.submit(session.bash, "timeout 4 yes 0123456789abcdef")
         while not flood.done():
             paths = ["/app/sized", "/proc/%s/cmdline" % pid] * 3
             for path, reply in zip(paths, pool.map(lambda path: Files(session).get(path), paths)):
