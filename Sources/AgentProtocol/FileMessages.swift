@@ -36,20 +36,20 @@ package struct FileRequest: WireMessage {
         package static let compressed = Flags(rawValue: 1 << 2)
     }
 
-    package var operation: Operation
+    package let operation: Operation
     /// Absolute, at most ``maximumPath`` bytes of any kind but NUL.
-    package var path: [UInt8]
-    package var flags: Flags
+    package let path: [UInt8]
+    package let flags: Flags
     /// Permissions of what is made; nil for those of what it replaces, or the usual ones.
-    package var mode: UInt16?
+    package let mode: UInt16?
     /// Where a resumed write goes on.
-    package var offset: UInt64
+    package let offset: UInt64
     /// How many bytes the whole file has; nil when the writer does not know.
-    package var size: UInt64?
+    package let size: UInt64?
     /// How many entries a listing may have, 1...``maximumEntries``.
-    package var limit: UInt32
-    /// A listing begins behind this name; empty for its beginning.
-    package var after: [UInt8]
+    package let limit: UInt32
+    /// A listing begins behind this name, of ``FileEntry/maximumName`` bytes at most; empty for its beginning.
+    package let after: [UInt8]
 
     package static let maximumPath = 4_095
     package static let maximumEntries: UInt32 = 10_000
@@ -58,6 +58,8 @@ package struct FileRequest: WireMessage {
 
     private static let unset: UInt16 = .max
 
+    /// - Throws: `ProtocolError` for what the other end would not take, so that whoever asks for it is told, and a request
+    ///   always fits into a frame.
     package init(
         _ operation: Operation,
         path: [UInt8],
@@ -67,7 +69,7 @@ package struct FileRequest: WireMessage {
         size: UInt64? = nil,
         limit: UInt32 = maximumEntries,
         after: [UInt8] = []
-    ) {
+    ) throws(ProtocolError) {
         self.operation = operation
         self.path = path
         self.flags = flags
@@ -76,6 +78,7 @@ package struct FileRequest: WireMessage {
         self.size = size
         self.limit = limit
         self.after = after
+        try check()
     }
 
     package init(from reader: inout WireReader) throws(ProtocolError) {
@@ -85,24 +88,29 @@ package struct FileRequest: WireMessage {
         }
         self.operation = operation
         path = try reader.readBytes()
-        guard path.first == UInt8(ascii: "/"), path.count <= Self.maximumPath, !path.contains(0) else {
-            throw .invalidValue(field: "path", value: UInt64(path.count))
-        }
         flags = Flags(rawValue: try reader.read())
         let bits: UInt16 = try reader.read()
-        guard bits == Self.unset || bits <= Self.modeBits else {
-            throw .invalidValue(field: "mode", value: UInt64(bits))
-        }
         mode = bits == Self.unset ? nil : bits
         offset = try reader.read()
-        guard offset <= UInt64(Int64.max) else { throw .invalidValue(field: "offset", value: offset) }
         let size: UInt64 = try reader.read()
         self.size = size == .max ? nil : size
         limit = try reader.read()
+        after = try reader.readBytes()
+        try check()
+    }
+
+    private func check() throws(ProtocolError) {
+        guard path.first == UInt8(ascii: "/"), path.count <= Self.maximumPath, !path.contains(0) else {
+            throw .invalidValue(field: "path", value: UInt64(path.count))
+        }
+        guard mode ?? 0 <= Self.modeBits else { throw .invalidValue(field: "mode", value: UInt64(mode ?? 0)) }
+        guard offset <= UInt64(Int64.max) else { throw .invalidValue(field: "offset", value: offset) }
         guard (1...Self.maximumEntries).contains(limit) else {
             throw .invalidValue(field: "limit", value: UInt64(limit))
         }
-        after = try reader.readBytes()
+        guard after.count <= FileEntry.maximumName else {
+            throw .invalidValue(field: "after", value: UInt64(after.count))
+        }
     }
 
     package func write(to writer: inout WireWriter) {

@@ -97,6 +97,7 @@ package struct SwiftletApplication: Sendable {
             RateLimitMiddleware()
             RequestMiddleware(methods: methods, metrics: metrics, auditor: auditor)
             ErrorMiddleware(methods: methods)
+            ContinueMiddleware()
         }
         for route in routes {
             router.on(RouterPath(route.path), method: route.method) { request, context in

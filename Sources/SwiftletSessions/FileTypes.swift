@@ -11,6 +11,8 @@ package struct FileLocation: Sendable {
     package var path: [UInt8]
 
     package static let maximumPath = 4_095
+    /// Bytes of one name in a directory.
+    package static let maximumName = 255
 
     package init(session: SessionID, owner: UserID, path: [UInt8]) {
         self.session = session

@@ -11,23 +11,22 @@ extension SessionService: FileAPI {
     private static let listingLimit = 8 << 20
 
     package func status(of file: FileLocation) async throws -> FileInfo {
-        let transfer = try await begin(FileRequest(.status, path: file.path), at: file)
+        let transfer = try await begin(try file.request(.status), at: file)
         guard let status = try await transfer.done().status else { throw transfer.breach }
         return FileInfo(status)
     }
 
     package func read(_ file: FileLocation) async throws -> FileDownload {
-        try await download(FileRequest(.read, path: file.path), at: file)
+        try await download(try file.request(.read), at: file)
     }
 
     package func pack(_ directory: FileLocation) async throws -> FileDownload {
-        try await download(FileRequest(.pack, path: directory.path), at: directory)
+        try await download(try directory.request(.pack), at: directory)
     }
 
     package func write(_ file: FileLocation, _ options: FileWriteOptions) async throws -> FileUpload {
-        let request = FileRequest(
+        let request = try file.request(
             .write,
-            path: file.path,
             flags: options.resumeAt == nil ? [] : .resumable,
             mode: options.mode.map { UInt16(clamping: $0) },
             offset: UInt64(clamping: options.resumeAt ?? 0),
@@ -38,11 +37,11 @@ extension SessionService: FileAPI {
 
     package func unpack(_ directory: FileLocation, compressed: Bool) async throws -> FileUpload {
         let flags: FileRequest.Flags = compressed ? .compressed : []
-        return try await upload(FileRequest(.unpack, path: directory.path, flags: flags), at: directory)
+        return try await upload(try directory.request(.unpack, flags: flags), at: directory)
     }
 
     package func list(_ directory: FileLocation, after: [UInt8], limit: Int) async throws -> DirectoryListing {
-        let request = FileRequest(.list, path: directory.path, limit: UInt32(clamping: limit), after: after)
+        let request = try directory.request(.list, limit: UInt32(clamping: limit), after: after)
         let transfer = try await begin(request, at: directory)
         var listing = DirectoryListing(entries: [], hasMore: false)
         var size = 0
@@ -65,13 +64,13 @@ extension SessionService: FileAPI {
     }
 
     package func remove(_ file: FileLocation, recursive: Bool) async throws -> FileChange {
-        let request = FileRequest(.remove, path: file.path, flags: recursive ? .recursive : [])
+        let request = try file.request(.remove, flags: recursive ? .recursive : [])
         _ = try await begin(request, at: file).done()
         return FileChange(info: nil)
     }
 
     package func makeDirectory(_ directory: FileLocation, mode: Int?) async throws -> FileChange {
-        let request = FileRequest(.makeDirectory, path: directory.path, mode: mode.map { UInt16(clamping: $0) })
+        let request = try directory.request(.makeDirectory, mode: mode.map { UInt16(clamping: $0) })
         return FileChange(try await begin(request, at: directory).done())
     }
 
@@ -131,6 +130,34 @@ extension SessionService: FileAPI {
     }
 }
 
+extension FileLocation {
+    /// What to ask of the guest's agent, which takes no more than this lets pass.
+    fileprivate func request(
+        _ operation: FileRequest.Operation,
+        flags: FileRequest.Flags = [],
+        mode: UInt16? = nil,
+        offset: UInt64 = 0,
+        size: UInt64? = nil,
+        limit: UInt32 = FileRequest.maximumEntries,
+        after: [UInt8] = []
+    ) throws(FileError) -> FileRequest {
+        do throws(ProtocolError) {
+            return try FileRequest(
+                operation,
+                path: path,
+                flags: flags,
+                mode: mode,
+                offset: offset,
+                size: size,
+                limit: limit,
+                after: after
+            )
+        } catch {
+            throw FileError(.nameTooLong, "\(name.prefix(512)): no file can be asked for so. \(error)")
+        }
+    }
+}
+
 /// Something that is given back, by the last who holds it.
 private final class TransferPlace: Sendable {
     private let giveBack: @Sendable () -> Void
@@ -158,8 +185,9 @@ private struct FileTransfer: Sendable {
             guard let event = try await events.next() else { throw breach }
             guard case .done(let done) = event, let failure = done.failure else { return event }
             throw FileError(failure, done, name: name)
-        } catch is AgentFile.Silence {
-            throw FileError(.vmLost, "\(name): the microVM does not answer")
+        } catch let silence as AgentFile.Silence {
+            let who = silence.agentAnswers ? "its file system" : "the microVM"
+            throw FileError(.vmLost, "\(name): \(who) does not answer")
         } catch let error as MicroVMError {
             throw FileError(.vmLost, "\(name): the microVM was lost meanwhile. \(error)")
         }

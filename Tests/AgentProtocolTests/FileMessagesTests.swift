@@ -14,16 +14,18 @@ import Testing
         modifiedSeconds: -5,
         modifiedNanoseconds: 999_999_999
     )
-    private static let request = FileRequest(
-        .write,
-        path: Array("/a\u{ff}".utf8) + [0xff],
-        flags: [.resumable],
-        mode: 0o7777,
-        offset: 7,
-        size: 9,
-        limit: 5,
-        after: [0xff]
-    )
+    private static func request() throws -> FileRequest {
+        try FileRequest(
+            .write,
+            path: Array("/a\u{ff}".utf8) + [0xff],
+            flags: [.resumable],
+            mode: 0o7777,
+            offset: 7,
+            size: 9,
+            limit: 5,
+            after: [0xff]
+        )
+    }
 
     private func check<Message: WireMessage>(_ message: Message) throws {
         let payload = message.payload
@@ -35,8 +37,8 @@ import Testing
     }
 
     @Test func eachMessageIsReadAsItWasWritten() throws {
-        try check(Self.request)
-        try check(FileRequest(.status, path: [UInt8(ascii: "/")]))
+        try check(try Self.request())
+        try check(try FileRequest(.status, path: [UInt8(ascii: "/")]))
         try check(Self.status)
         try check(FileEntry(name: [0xff], status: Self.status, target: [1]))
         try check(FileRange(offset: 1, length: UInt64(Int64.max)))
@@ -45,8 +47,23 @@ import Testing
     }
 
     @Test(arguments: [[], Array("relative".utf8), [47, 0], [47] + [UInt8](repeating: 97, count: 4_095)])
-    func aPathIsAbsoluteAndWithoutNULAndNotTooLong(path: [UInt8]) {
-        #expect(throws: ProtocolError.self) { try FileRequest(payload: FileRequest(.read, path: path).payload) }
+    func aPathIsAbsoluteAndWithoutNULAndNotTooLong(path: [UInt8]) throws {
+        #expect(throws: ProtocolError.self) { try FileRequest(.read, path: path) }
+        var writer = WireWriter()
+        writer.write(FileRequest.Operation.read.rawValue)
+        writer.write(path)
+        let rest = try FileRequest(.read, path: [47]).payload.dropFirst(6)
+        #expect(throws: ProtocolError.self) { try FileRequest(payload: writer.bytes + rest) }
+    }
+
+    @Test func theLargestRequestFitsIntoAFrame() throws {
+        let path = [47] + [UInt8](repeating: 97, count: FileRequest.maximumPath - 1)
+        let name = [UInt8](repeating: 97, count: FileEntry.maximumName)
+        let request = try FileRequest(.list, path: path, after: name)
+        #expect(request.payload.count < ProtocolLimits.maximumPayload)
+        #expect(throws: ProtocolError.self) { try FileRequest(.list, path: [47], after: name + [97]) }
+        #expect(throws: ProtocolError.self) { try FileRequest(.write, path: [47], mode: 0o10000) }
+        #expect(throws: ProtocolError.self) { try FileRequest(.write, path: [47], offset: .max) }
     }
 
     @Test(arguments: [[], [47], [97, 0], [UInt8](repeating: 97, count: 256)])
@@ -71,8 +88,7 @@ import Testing
         #expect(throws: ProtocolError.self) { try FileDone(payload: FileDone(count: .max).payload) }
         #expect(throws: ProtocolError.self) { try FileRange(payload: FileRange(offset: .max, length: 0).payload) }
         for limit in [0, FileRequest.maximumEntries + 1] {
-            let request = FileRequest(.list, path: [47], limit: limit)
-            #expect(throws: ProtocolError.self) { try FileRequest(payload: request.payload) }
+            #expect(throws: ProtocolError.self) { try FileRequest(.list, path: [47], limit: limit) }
         }
     }
 
@@ -88,10 +104,10 @@ import Testing
         #expect(throws: ProtocolError.self) { try FileEntry.all(in: entry.payload + entry.payload.dropLast()) }
     }
 
-    @Test func anyBytesAreAMessageOrRefused() {
+    @Test func anyBytesAreAMessageOrRefused() throws {
         var generator = SeededGenerator(seed: 5)
         let seeds = [
-            Self.request.payload, Self.status.payload, FileEntry(name: [97], status: Self.status).payload,
+            try Self.request().payload, Self.status.payload, FileEntry(name: [97], status: Self.status).payload,
             FileRange(offset: 1, length: 2).payload,
             FileDone(failure: .busy, message: "x", status: Self.status).payload,
         ]

@@ -56,6 +56,20 @@ import Testing
         }
     }
 
+    @Test func namesLongerThanAnyAreRefused() async throws {
+        try await withServer { client, headers in
+            for (count, status) in [(255, HTTPResponse.Status.ok), (256, .unprocessableContent)] {
+                let uri = Self.base + "/a/?after=" + String(repeating: "x", count: count)
+                let reply = try await client.execute(uri: uri, method: .get, headers: headers)
+                #expect(reply.status == status)
+            }
+            // Its partial file would have a longer path than there can be, and is not asked for.
+            let levels = String(repeating: "/" + String(repeating: "x", count: 254), count: 16)
+            let reply = try await client.execute(uri: Self.base + levels + "/y", method: .head, headers: headers)
+            #expect(reply.status == .ok)
+        }
+    }
+
     @Test func aNameThatIsNoTextIsShownWithoutLoss() async throws {
         try await withServer { client, headers in
             let reply = try await client.execute(uri: Self.base + "/d/", method: .get, headers: headers)

@@ -66,6 +66,10 @@ extension RouteTests {
         ("/v1/sessions/sandboxes?metadata=%ff%", "query.metadata"),
         ("/v1/sessions/sandboxes?metadata=x", "query.metadata"),
         ("/v1/sessions/sandboxes?metadata=[1]", "query.metadata"),
+        (
+            "/v1/sessions/sandboxes?metadata=%7B%22a%22:%22\(String(repeating: "x", count: 4_096))%22%7D",
+            "query.metadata"
+        ),
         ("/v1/users/me/usage-breakdown?days=0", "query.days"), ("/v1/users/me/usage-breakdown?days=366", "query.days"),
         ("/v1/users/me/usage-breakdown?days=x", "query.days"),
         ("/v1/users/me/usage-breakdown?start_date=2026-02-30", "query.start_date"),

@@ -50,8 +50,11 @@ import Testing
     )
 
     /// A connection whose guest has confirmed that it is its own.
-    private func withConnection(_ body: (AgentConnection, borrowing Peer) async throws -> Void) async throws {
-        try await withUnpreparedConnection { connection, peer in
+    private func withConnection(
+        tick: TimeAmount = .seconds(60),
+        _ body: (AgentConnection, borrowing Peer) async throws -> Void
+    ) async throws {
+        try await withUnpreparedConnection(tick: tick) { connection, peer in
             let prepared = connection.prepare(Self.identity)
             let asked = try peer.next()
             #expect(asked.type == .prepare)
@@ -63,10 +66,17 @@ import Testing
         }
     }
 
-    private func withUnpreparedConnection(_ body: (AgentConnection, borrowing Peer) async throws -> Void) async throws {
+    private func withUnpreparedConnection(
+        tick: TimeAmount = .seconds(60),
+        _ body: (AgentConnection, borrowing Peer) async throws -> Void
+    ) async throws {
         var ends: [Int32] = [-1, -1]
         try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
-        let connection = try await AgentConnection.open(socket: ends[0], on: MultiThreadedEventLoopGroup.singleton)
+        let connection = try await AgentConnection.open(
+            socket: ends[0],
+            on: MultiThreadedEventLoopGroup.singleton,
+            tick: tick
+        )
         let peer = Peer(descriptor: ends[1])
         try await body(connection, peer)
         connection.fail(.ended(.killed(reason: "The test is over")))
@@ -224,6 +234,84 @@ import Testing
             await #expect(throws: MicroVMError.self) {
                 for try await _ in run.events {}
             }
+        }
+    }
+
+    @Test func outputInBytesIsJoined() async throws {
+        try await withConnection { connection, peer in
+            let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+            var bytes: [UInt8] = []
+            for value in 0..<200_000 {
+                let channel: AgentProtocol.Channel = value % 2 == 0 ? .stdout : .stderr
+                let payload = [channel.rawValue, UInt8(truncatingIfNeeded: value / 2)]
+                Frame(.data, stream: 1, payload: payload).encode(into: &bytes)
+            }
+            peer.send(bytes: bytes)
+            peer.send(Frame(.exit, stream: 1, payload: report()))
+            var events = 0
+            var output: [AgentProtocol.Channel: [UInt8]] = [:]
+            // Nobody reports what was used up: the guest's output may pile up in bytes and not in events.
+            for try await event in run.events {
+                events += 1
+                if case .output(let channel, let bytes) = event { output[channel, default: []] += bytes }
+            }
+            #expect(events < 150)
+            let expected = (0..<100_000).map { UInt8(truncatingIfNeeded: $0) }
+            #expect(output == [.stdout: expected, .stderr: expected])
+        }
+    }
+
+    @Test func outputBeforeABreachIsNotLost() async throws {
+        try await withConnection { connection, peer in
+            let run = connection.execute(.bash, source: [], timeout: .seconds(5))
+            peer.send(Frame(.data, stream: 1, payload: [1, 65]), Frame(.execute, stream: 1))
+            var output: [UInt8] = []
+            await #expect(throws: MicroVMError.self) {
+                for try await event in run.events {
+                    if case .output(_, let bytes) = event { output += bytes }
+                }
+            }
+            #expect(output == [65])
+        }
+    }
+
+    @Test func aRequestThatFitsNoFrameIsRefused() async throws {
+        try await withUnpreparedConnection { connection, _ in
+            var request = Self.identity
+            request.environment = (0..<10_000).map { .init(name: "\($0)", value: "") }
+            await #expect(throws: MicroVMError.self) { try await connection.prepare(request).get() }
+        }
+    }
+
+    @Test func workOnATreeLastsWhileTheAgentAnswers() async throws {
+        try await withConnection(tick: .milliseconds(400)) { connection, peer in
+            let file = connection.open(try FileRequest(.remove, path: [47, 97], flags: .recursive))
+            let request = try peer.next()
+            #expect(request.type == .file)
+            // Beyond the ticks that are silence.
+            for _ in 0..<3 {
+                let ping = try peer.next()
+                #expect(ping.type == .ping)
+                peer.send(Frame(.pong, payload: ping.payload))
+            }
+            peer.send(Frame(.done, stream: 1, payload: FileDone().payload))
+            var isDone = false
+            for try await event in file.events {
+                if case .done(let done) = event { isDone = done.failure == nil }
+            }
+            #expect(isDone)
+        }
+    }
+
+    @Test func anAgentThatIsDeadIsGivenUp() async throws {
+        try await withConnection(tick: .milliseconds(20)) { connection, _ in
+            let file = connection.open(try FileRequest(.remove, path: [47, 97], flags: .recursive))
+            let silence = try #require(
+                await #expect(throws: AgentFile.Silence.self) {
+                    for try await _ in file.events {}
+                }
+            )
+            #expect(!silence.agentAnswers)
         }
     }
 

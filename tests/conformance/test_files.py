@@ -265,6 +265,32 @@ def test_hostile_paths_are_refused(files):
     assert files.delete("/app/..", params={"recursive": "true"}).status_code == 400
 
 
+def test_long_names_harm_neither_server_nor_vm(files, session):
+    session.bash("true")
+    vm = session.status()["vm_id"]
+    assert files.get("/app", params={"after": "x" * 255}).status_code == 200
+    for count in [256, 33_000, 66_000]:
+        assert files.get("/app", params={"after": "x" * count}).status_code == 422
+    # There is no room for the name of a partial file beside it.
+    for count in [1, 6, 14]:
+        path = ("/" + "x" * 254) * 16 + "/" + "y" * count
+        assert files.head(path).status_code == 404
+        assert files.get(path).status_code == 404
+    assert session.bash("echo alive")["stdout"] == "alive\n"
+    assert session.status()["vm_id"] == vm
+
+
+def test_a_path_of_two_thousand_levels_is_made(files, session):
+    session.bash("true")
+    vm = session.status()["vm_id"]
+    path = "/app/deep" + "/a" * 2000
+    assert files.put(path, data=b"bottom").status_code == 201
+    assert files.get(path).content == b"bottom"
+    assert files.put("/app/deep/new/..//", params={"directory": "true"}).status_code == 200
+    assert files.delete("/app/deep", params={"recursive": "true"}).status_code == 200
+    assert session.status()["vm_id"] == vm
+
+
 def test_dots_stay_in_the_guest(files, session):
     session.bash("mkdir -p /app/d/e; echo secret > /root/s")
     assert files.get("/app/d/../../root/s").content == b"secret\n"
@@ -559,6 +585,22 @@ class Slow:
         yield b"x" * (self.size - self.size // 2)
 
 
+def test_a_client_that_waits_with_its_body_is_told_to_send_it(files):
+    for key, first, last in [(files.server.key, "100 Continue", "201 Created"), ("wrong", "401 Unauthorized", None)]:
+        with socket.create_connection((files.server.url.rpartition(":")[0].removeprefix("http://"),
+                                       int(files.server.url.rpartition(":")[2])), timeout=30) as connection:
+            target = files.url("/app/awaited").removeprefix(files.server.url)
+            head = "PUT %s HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+            connection.sendall((head % (target, key)).encode())
+            reader = connection.makefile("rb")
+            assert reader.readline() == b"HTTP/1.1 %s\r\n" % first.encode()
+            if last:
+                assert reader.readline() == b"\r\n"
+                connection.sendall(b"hello")
+                assert reader.readline() == b"HTTP/1.1 %s\r\n" % last.encode()
+    assert files.get("/app/awaited").content == b"hello"
+
+
 def test_slow_transfers_hold_up_nobody_and_are_counted(files, session):
     session.bash("mkdir /app/slow")
     gate = concurrent.futures.Future()
@@ -573,6 +615,29 @@ def test_slow_transfers_hold_up_nobody_and_are_counted(files, session):
             gate.set_result(None)
         assert [future.result().status_code for future in pending] == [201] * 16
     assert len(files.names("/app/slow")) == 16
+
+
+def test_downloads_beside_a_flood_keep_their_order_and_their_end(files, session):
+    session.bash("true")
+    vm = session.status()["vm_id"]
+    sized = bytes(range(251)) * 4000
+    assert files.put("/app/sized", data=sized).status_code == 201
+    # A file without a size, whose content the agent holds in memory.
+    words = [b"python3", b"-c", b"import time; time.sleep(600)"] + [b"%09d" % n for n in range(60_000)]
+    unsized = b"".join(word + b"\0" for word in words)
+    run = "subprocess.Popen(['python3', '-c', 'import time; time.sleep(600)'] + ['%09d' % n for n in range(60_000)])"
+    pid = session.run("import subprocess\nsleeper = " + run + "\nprint(sleeper.pid)")["stdout"].strip()
+    wait_until(lambda: files.get("/proc/%s/cmdline" % pid).content == unsized)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        flood = pool.submit(session.bash, "timeout 4 yes 0123456789abcdef")
+        while not flood.done():
+            paths = ["/app/sized", "/proc/%s/cmdline" % pid] * 3
+            for path, reply in zip(paths, pool.map(lambda path: Files(session).get(path), paths)):
+                assert reply.status_code == 200, reply.text
+                assert reply.content == (sized if path == "/app/sized" else unsized)
+    assert flood.result()["stdout"].startswith("0123456789abcdef\n")
+    session.run("sleeper.kill()")
+    assert session.status()["vm_id"] == vm
 
 
 def test_a_download_that_is_left_stops_in_the_guest(files, session):

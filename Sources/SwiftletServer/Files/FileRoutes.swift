@@ -35,7 +35,7 @@ struct FileRoutes: Sendable {
         // Looked at before it is known what is there: what does not fit is refused whatever the path.
         let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
         if try FileInput.flag("recursive", query) { return archive(try await files.pack(file)) }
-        let after = query.bytes("after") ?? []
+        let after = try Self.after(query)
         if isDirectory { return try await list(file, after: after, limit: limit) }
         do {
             return content(try await files.read(file), request)
@@ -63,10 +63,21 @@ struct FileRoutes: Sendable {
     }
 
     private func partialSize(_ file: FileLocation) async -> Int? {
+        guard let path = PartialFile.path(of: file.path) else { return nil }
         var partial = file
-        partial.path = PartialFile.path(of: file.path)
+        partial.path = path
         guard let info = try? await files.status(of: partial), info.kind == .file else { return nil }
         return info.size
+    }
+
+    /// The name behind which a listing begins.
+    private static func after(_ query: FormFields) throws -> [UInt8] {
+        let after = query.bytes("after") ?? []
+        guard after.count <= FileLocation.maximumName else {
+            let start = String(decoding: after.prefix(64), as: UTF8.self)
+            throw FileInput.failure("after", "Input should have at most \(FileLocation.maximumName) bytes", start)
+        }
+        return after
     }
 
     private func list(_ directory: FileLocation, after: [UInt8], limit: Int) async throws -> Response {
@@ -124,8 +135,10 @@ struct FileRoutes: Sendable {
 
 /// Where a resumable upload grows, as the guest's agent does it: `.NAME.partial` in the same directory.
 enum PartialFile {
-    static func path(of path: [UInt8]) -> [UInt8] {
+    /// nil where there is no room for it: no upload to such a path can be resumed.
+    static func path(of path: [UInt8]) -> [UInt8]? {
         let start = (path.lastIndex(of: UInt8(ascii: "/")) ?? -1) + 1
-        return path[..<start] + Array(".".utf8) + path[start...] + Array(".partial".utf8)
+        let partial = path[..<start] + Array(".".utf8) + path[start...] + Array(".partial".utf8)
+        return partial.count <= FileLocation.maximumPath ? Array(partial) : nil
     }
 }

@@ -7,6 +7,9 @@ import SwiftletStore
 
 /// Sessions that exist: which have a VM, how they are changed, and their end.
 struct SessionChangeRoutes: Sendable {
+    /// Bytes of a filter, which is compared with each sandbox's metadata.
+    private static let maximumFilter = 4 * 1024
+
     let sessions: any SessionAPI
     let authenticator: Authenticator
     let maximumBody: Int
@@ -28,13 +31,17 @@ struct SessionChangeRoutes: Sendable {
         try query.finish()
         let found = try await sessions.sandboxes(owner: user).lazy
             .map { (sandbox: $0, metadata: Self.metadata(of: $0.record)) }
-            .filter { item in filter.allSatisfy { item.metadata[$0.name]?.means($0.value) == true } }
+            .filter { $0.metadata.has(filter) }
             .prefix(limit)
         return Response(json: .array(found.map { Self.item($0.sandbox, metadata: $0.metadata) }))
     }
 
     private static func filter(_ query: inout QueryReader) -> [JSONValue.Field] {
         guard let text = query.string("metadata"), !text.isEmpty else { return [] }
+        guard text.utf8.count <= maximumFilter else {
+            query.report("metadata", "string_too_long", "Input should have at most \(maximumFilter) bytes")
+            return []
+        }
         guard let value = try? JSONValue(parsing: ByteBuffer(string: text)), case .object(let fields) = value else {
             query.report("metadata", "json_invalid", "Input should be a JSON object, such as {\"name\": \"value\"}")
             return []
@@ -85,11 +92,19 @@ struct SessionChangeRoutes: Sendable {
 }
 
 extension JSONValue {
+    /// Whether it is an object with all of these fields, and what they say.
+    func has(_ wanted: [Field]) -> Bool {
+        guard case .object(let fields) = self else { return false }
+        // As in a subscript, the last of two fields of one name counts.
+        let values = Dictionary(fields.map { ($0.name, $0.value) }) { $1 }
+        return wanted.allSatisfy { values[$0.name]?.means($0.value) == true }
+    }
+
     /// Whether two values are the same to a reader: an object's fields have no order.
     func means(_ other: JSONValue) -> Bool {
         switch (self, other) {
         case (.object(let mine), .object(let theirs)):
-            mine.count == theirs.count && mine.allSatisfy { other[$0.name]?.means($0.value) == true }
+            mine.count == theirs.count && has(theirs)
         case (.array(let mine), .array(let theirs)):
             mine.count == theirs.count && zip(mine, theirs).allSatisfy { $0.means($1) }
         default:

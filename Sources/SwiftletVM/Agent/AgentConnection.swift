@@ -18,8 +18,14 @@ package final class AgentConnection: Sendable {
     }
 
     /// Takes over a connected socket and closes it in the end.
-    package static func open(socket: Int32, on group: any EventLoopGroup) async throws -> AgentConnection {
-        let socket = try await ConnectedSocket.open(socket, on: group) { AgentHandler(eventLoop: $0) }
+    ///
+    /// - Parameter tick: how often an agent that says nothing of a file is looked after.
+    package static func open(
+        socket: Int32,
+        on group: any EventLoopGroup,
+        tick: TimeAmount = .seconds(60)
+    ) async throws -> AgentConnection {
+        let socket = try await ConnectedSocket.open(socket, on: group) { AgentHandler(eventLoop: $0, tick: tick) }
         return AgentConnection(channel: socket.channel, handler: socket.handler)
     }
 

@@ -21,8 +21,11 @@ package final class AgentFile: Sendable {
     /// The operation has ended: what is written goes nowhere. Its last event says why.
     package struct Over: Error {}
 
-    /// The guest says nothing.
-    package struct Silence: Error {}
+    /// The guest says nothing of the operation.
+    package struct Silence: Error {
+        /// The agent lives, and waits itself: for a disk, or a file system of the user's own.
+        package let agentAnswers: Bool
+    }
 
     /// What happens, in order; to be read by one task.
     package let events: AsyncThrowingStream<Event, any Error>

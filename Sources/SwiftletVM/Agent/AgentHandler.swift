@@ -14,12 +14,11 @@ final class AgentHandler: ChannelInboundHandler {
         var continuation: AsyncThrowingStream<AgentExecution.Event, any Error>.Continuation
         var receive = ReceiveWindow()
         var send = SendWindow()
+        var output = PieceQueue()
         /// Source text that waits for credit.
         var unsent: ArraySlice<UInt8>
         var deadline: Scheduled<Void>?
     }
-
-    private static let tick: TimeAmount = .seconds(60)
 
     let hello: EventLoopPromise<Hello>
     let warm: EventLoopPromise<Void>
@@ -27,9 +26,13 @@ final class AgentHandler: ChannelInboundHandler {
     private var breach: ProtocolError?
 
     private let eventLoop: any EventLoop
+    /// How often operations on files are looked after.
+    private let tick: TimeAmount
     private var context: ChannelHandlerContext?
     private var decoder = FrameDecoder()
     private var streams: [UInt32: Stream] = [:]
+    /// Streams whose output came with what is being read.
+    private var touched: [UInt32] = []
     private var files = FileStreamTable()
     private var ticker: RepeatedTask?
     private var preparing: (request: Prepare, promise: EventLoopPromise<Prepared>)?
@@ -41,8 +44,9 @@ final class AgentHandler: ChannelInboundHandler {
     private var failure: MicroVMError?
     private var greeted = false
 
-    init(eventLoop: any EventLoop) {
+    init(eventLoop: any EventLoop, tick: TimeAmount) {
         self.eventLoop = eventLoop
+        self.tick = tick
         hello = eventLoop.makePromise()
         warm = eventLoop.makePromise()
     }
@@ -51,9 +55,13 @@ final class AgentHandler: ChannelInboundHandler {
 
     func prepare(_ message: Prepare) -> EventLoopFuture<Prepared> {
         if let failure { return eventLoop.makeFailedFuture(failure) }
+        let payload = message.payload
+        guard payload.count <= ProtocolLimits.maximumPayload else {
+            return eventLoop.makeFailedFuture(MicroVMError.cannotStart("The environment is too large"))
+        }
         let promise = eventLoop.makePromise(of: Prepared.self)
         preparing = (message, promise)
-        send([Frame(.prepare, payload: message.payload)])
+        send([Frame(.prepare, payload: payload)])
         return promise.futureResult
     }
 
@@ -107,14 +115,22 @@ final class AgentHandler: ChannelInboundHandler {
         withFiles { $0.open(stream, request: request, continuation: continuation) }
         guard ticker == nil else { return }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        ticker = eventLoop.scheduleRepeatedTask(initialDelay: Self.tick, delay: Self.tick) { task in
-            bound.value.tick(task)
+        ticker = eventLoop.scheduleRepeatedTask(initialDelay: tick, delay: tick) { task in
+            bound.value.lookAfterFiles(task)
         }
     }
 
     /// Looks after operations on files, while there are any.
-    private func tick(_ task: RepeatedTask) {
-        withFiles { $0.tick() }
+    private func lookAfterFiles(_ task: RepeatedTask) {
+        let result = files.tick()
+        send(result.frames)
+        if result.mustAsk {
+            // Work on a large tree says nothing for minutes, and yet the agent lives.
+            let bound = NIOLoopBound(self, eventLoop: eventLoop)
+            ping(within: .nanoseconds(tick.nanoseconds / 2)).whenFailure { _ in
+                bound.value.withFiles { $0.giveUpSilent() }
+            }
+        }
         guard files.isEmpty else { return }
         task.cancel()
         ticker = nil
@@ -131,6 +147,8 @@ final class AgentHandler: ChannelInboundHandler {
     }
 
     func consumed(stream: UInt32, bytes: Int) {
+        streams[stream]?.output.consume(bytes)
+        deliver(stream)
         guard let credit = streams[stream]?.receive.consume(bytes) else { return }
         var writer = WireWriter()
         writer.write(credit)
@@ -166,6 +184,8 @@ final class AgentHandler: ChannelInboundHandler {
         pings = [:]
         for stream in streams.values {
             stream.deadline?.cancel()
+            var output = stream.output
+            for piece in output.all() { stream.continuation.yield(.output(piece.channel, piece.bytes)) }
             stream.continuation.finish(throwing: error)
         }
         streams = [:]
@@ -210,6 +230,7 @@ final class AgentHandler: ChannelInboundHandler {
             while let frame = try decoder.next() {
                 try receive(frame)
             }
+            deliver()
         } catch {
             fail(.ended(.protocolViolation(error.description)))
             breach = error
@@ -258,26 +279,25 @@ final class AgentHandler: ChannelInboundHandler {
     private func receive(_ frame: Frame, on number: UInt32) throws(ProtocolError) {
         if isPrepared, files.contains(number) { return send(try files.receive(frame)) }
         // Nothing may run in a guest that is not its own yet.
-        guard isPrepared || frame.type == .credit, var stream = streams[number] else {
+        guard isPrepared || frame.type == .credit, streams[number] != nil else {
             throw .unexpectedFrame(frame.type, stream: number)
         }
         switch frame.type {
         case .data:
-            // An empty one would cost the guest no credit, and the host an event.
+            // An empty one would cost the guest no credit.
             guard frame.payload.count > 1, let code = frame.payload.first,
                 let channel = AgentProtocol.Channel(rawValue: code),
                 channel == .stdout || channel == .stderr || channel == .results
             else { throw .invalidValue(field: "channel", value: UInt64(frame.payload.first ?? 0)) }
-            try stream.receive.receive(frame.payload.count - 1, stream: number)
-            streams[number] = stream
-            stream.continuation.yield(.output(channel, Array(frame.payload.dropFirst())))
+            // In place: a copy of the stream would make one of all that waits.
+            try streams[number]?.receive.receive(frame.payload.count - 1, stream: number)
+            streams[number]?.output.append(frame.payload.dropFirst(), channel: channel)
+            if touched.last != number { touched.append(number) }
         case .credit:
             var reader = WireReader(frame.payload)
-            stream.send.grant(try reader.read())
+            streams[number]?.send.grant(try reader.read())
             try reader.finish()
-            let waiting = !stream.unsent.isEmpty
-            streams[number] = stream
-            if waiting { send(sourceFrames(stream: number)) }
+            if streams[number]?.unsent.isEmpty == false { send(sourceFrames(stream: number)) }
         case .exit:
             finish(number, with: .exited(try ExitReport(payload: frame.payload)))
         case .refuse:
@@ -290,8 +310,21 @@ final class AgentHandler: ChannelInboundHandler {
         }
     }
 
+    /// Gives what came to those who read it.
+    private func deliver() {
+        for number in touched { deliver(number) }
+        touched.removeAll(keepingCapacity: true)
+        files.deliver()
+    }
+
+    private func deliver(_ number: UInt32) {
+        guard let pieces = streams[number]?.output.next() else { return }
+        for piece in pieces { streams[number]?.continuation.yield(.output(piece.channel, piece.bytes)) }
+    }
+
     private func finish(_ number: UInt32, with event: AgentExecution.Event) {
-        guard let stream = streams.removeValue(forKey: number) else { return }
+        guard var stream = streams.removeValue(forKey: number) else { return }
+        for piece in stream.output.all() { stream.continuation.yield(.output(piece.channel, piece.bytes)) }
         stream.deadline?.cancel()
         stream.continuation.yield(event)
         stream.continuation.finish()

@@ -11,10 +11,13 @@ package struct FileStreamTable {
 
     private struct Stream {
         let operation: FileRequest.Operation
+        /// A program works on a whole tree, for as long as that takes.
+        let isTree: Bool
         var continuation: Continuation
         /// What the agent may send: nothing before it was asked for a range.
         var receive = ReceiveWindow()
         var send = SendWindow()
+        var content = PieceQueue()
         var isOpened = false
         /// Content may come.
         var isReading: Bool
@@ -29,10 +32,21 @@ package struct FileStreamTable {
         var silentTicks = 0
     }
 
-    /// Ticks of silence after which an operation is given up.
+    /// What follows from an interval that has passed.
+    package struct Tick {
+        package var frames: [Frame] = []
+        /// Something is owed for so long that the agent is to be asked whether it lives.
+        package var mustAsk = false
+    }
+
+    /// Ticks of silence after which the agent is asked whether it lives.
     private static let silenceLimit = 2
+    /// Ticks of silence after which one file is given up although the agent lives.
+    private static let patience = 10
 
     private var streams: [UInt32: Stream] = [:]
+    /// Streams whose content came and was not delivered yet.
+    private var touched: [UInt32] = []
 
     package init() {}
 
@@ -44,7 +58,15 @@ package struct FileStreamTable {
 
     package mutating func open(_ number: UInt32, request: FileRequest, continuation: Continuation) -> [Frame] {
         let isReading = request.operation == .list || request.operation == .pack
-        streams[number] = Stream(operation: request.operation, continuation: continuation, isReading: isReading)
+        let isTree =
+            [.pack, .unpack].contains(request.operation)
+            || (request.operation == .remove && request.flags.contains(.recursive))
+        streams[number] = Stream(
+            operation: request.operation,
+            isTree: isTree,
+            continuation: continuation,
+            isReading: isReading
+        )
         return [Frame(.file, stream: number, payload: request.payload)]
     }
 
@@ -78,11 +100,14 @@ package struct FileStreamTable {
         stream.writer?.fail(AgentFile.Over())
         streams[number]?.writer = nil
         streams[number]?.unsent = nil
+        streams[number]?.content = PieceQueue()
         stream.continuation.finish()
         return [Frame(.cancel, stream: number, payload: [CancelReason.cancelled.rawValue])]
     }
 
     package mutating func consumed(_ number: UInt32, bytes: Int) -> [Frame] {
+        streams[number]?.content.consume(bytes)
+        deliver(number)
         guard let credit = streams[number]?.receive.consume(bytes) else { return [] }
         var writer = WireWriter()
         writer.write(credit)
@@ -102,24 +127,39 @@ package struct FileStreamTable {
         return Frame.data(piece[...], channel: .content, stream: number)
     }
 
-    /// Gives up what waits for a silent agent. To be called at even intervals.
-    package mutating func tick() -> [Frame] {
-        var frames: [Frame] = []
+    /// Counts for how long the agent owes something. To be called at even intervals.
+    package mutating func tick() -> Tick {
+        var result = Tick()
         for (number, stream) in streams where !stream.isCancelled {
             let isOwed =
                 !stream.isOpened || stream.unsent != nil || stream.isEnded
                 || (stream.isReading && stream.receive.isOpen)
-            streams[number]?.silentTicks = isOwed ? stream.silentTicks + 1 : 0
-            guard isOwed, stream.silentTicks + 1 >= Self.silenceLimit else { continue }
-            stream.continuation.finish(throwing: AgentFile.Silence())
-            frames += cancel(number)
+            let ticks = isOwed ? stream.silentTicks + 1 : 0
+            streams[number]?.silentTicks = ticks
+            if ticks >= Self.patience, !stream.isTree {
+                result.frames += giveUp(number, agentAnswers: true)
+            } else if ticks >= Self.silenceLimit {
+                result.mustAsk = true
+            }
         }
-        return frames
+        return result
+    }
+
+    /// The agent does not live: gives up all that it owes for long.
+    package mutating func giveUpSilent() -> [Frame] {
+        let silent = streams.filter { !$0.value.isCancelled && $0.value.silentTicks >= Self.silenceLimit }
+        return silent.keys.flatMap { giveUp($0, agentAnswers: false) }
+    }
+
+    private mutating func giveUp(_ number: UInt32, agentAnswers: Bool) -> [Frame] {
+        streams[number]?.continuation.finish(throwing: AgentFile.Silence(agentAnswers: agentAnswers))
+        return cancel(number)
     }
 
     /// Ends everything.
     package mutating func fail(_ error: any Error) {
-        for stream in streams.values {
+        for (number, stream) in streams {
+            deliverAll(number)
             stream.writer?.fail(error)
             stream.continuation.finish(throwing: error)
         }
@@ -130,8 +170,13 @@ package struct FileStreamTable {
 
     package mutating func receive(_ frame: Frame) throws(ProtocolError) -> [Frame] {
         let number = frame.stream
-        guard var stream = streams[number] else { throw .unexpectedFrame(frame.type, stream: number) }
-        stream.silentTicks = 0
+        guard streams[number] != nil else { throw .unexpectedFrame(frame.type, stream: number) }
+        streams[number]?.silentTicks = 0
+        if frame.type == .data {
+            try receive(content: frame)
+            return []
+        }
+        guard var stream = streams[number] else { return [] }
         switch frame.type {
         case .opened:
             guard !stream.isOpened, [.read, .write, .pack, .unpack].contains(stream.operation) else {
@@ -139,8 +184,6 @@ package struct FileStreamTable {
             }
             stream.isOpened = true
             stream.continuation.yield(.opened(try FileStatus(payload: frame.payload)))
-        case .data:
-            try receive(content: frame, on: &stream)
         case .credit:
             var reader = WireReader(frame.payload)
             stream.send.grant(try reader.read())
@@ -149,6 +192,7 @@ package struct FileStreamTable {
             return sendable(number)
         case .done:
             let done = try FileDone(payload: frame.payload)
+            deliverAll(number)
             streams[number] = nil
             stream.writer?.fail(AgentFile.Over())
             stream.continuation.yield(.done(done))
@@ -161,20 +205,42 @@ package struct FileStreamTable {
         return []
     }
 
-    private func receive(content frame: Frame, on stream: inout Stream) throws(ProtocolError) {
-        // An empty one would cost the guest no credit, and the host an event.
-        guard stream.isReading, frame.payload.count > 1,
+    /// Changes the stream in its place: a copy would make one of all that waits.
+    private mutating func receive(content frame: Frame) throws(ProtocolError) {
+        let number = frame.stream
+        // An empty one would cost the guest no credit.
+        guard streams[number]?.isReading == true, frame.payload.count > 1,
             frame.payload.first == AgentProtocol.Channel.content.rawValue
-        else { throw .unexpectedFrame(.data, stream: frame.stream) }
+        else { throw .unexpectedFrame(.data, stream: number) }
         let count = frame.payload.count - 1
-        try stream.receive.receive(count, stream: frame.stream)
-        guard UInt64(count) <= stream.wanted else { throw .creditExceeded(stream: frame.stream) }
-        stream.wanted -= stream.wanted == .max ? 0 : UInt64(count)
-        guard !stream.isCancelled else { return }
-        if stream.operation == .list {
-            stream.continuation.yield(.entries(try FileEntry.all(in: Array(frame.payload.dropFirst())), bytes: count))
+        try streams[number]?.receive.receive(count, stream: number)
+        let wanted = streams[number]?.wanted ?? 0
+        guard UInt64(count) <= wanted else { throw .creditExceeded(stream: number) }
+        if wanted != .max { streams[number]?.wanted = wanted - UInt64(count) }
+        guard streams[number]?.isCancelled == false else { return }
+        if streams[number]?.operation == .list {
+            let entries = try FileEntry.all(in: Array(frame.payload.dropFirst()))
+            streams[number]?.continuation.yield(.entries(entries, bytes: count))
         } else {
-            stream.continuation.yield(.content(frame.payload.dropFirst()))
+            streams[number]?.content.append(frame.payload.dropFirst(), channel: .content)
+            if touched.last != number { touched.append(number) }
         }
+    }
+
+    /// Gives the content that came to those who read it. To be called when all frames at hand were received.
+    package mutating func deliver() {
+        for number in touched { deliver(number) }
+        touched.removeAll(keepingCapacity: true)
+    }
+
+    private mutating func deliver(_ number: UInt32) {
+        guard let pieces = streams[number]?.content.next() else { return }
+        for piece in pieces { streams[number]?.continuation.yield(.content(piece.bytes[...])) }
+    }
+
+    /// At the stream's end.
+    private mutating func deliverAll(_ number: UInt32) {
+        guard let pieces = streams[number]?.content.all() else { return }
+        for piece in pieces { streams[number]?.continuation.yield(.content(piece.bytes[...])) }
     }
 }

@@ -129,7 +129,15 @@ final class FileStreams {
         guard frame.stream != 0, operations[frame.stream] == nil else {
             throw .unexpectedFrame(.file, stream: frame.stream)
         }
-        let operation = make(try FileRequest(payload: frame.payload), stream: frame.stream)
+        let request: FileRequest
+        do throws(ProtocolError) {
+            request = try FileRequest(payload: frame.payload)
+        } catch {
+            // Not worth a life: whoever asked is told, and the guest's programs go on.
+            let done = FileDone(failure: .other, message: error.description)
+            return HostStream(number: frame.stream, port: port).send(.done, done.payload)
+        }
+        let operation = make(request, stream: frame.stream)
         operations[frame.stream] = operation
         operation.start()
     }

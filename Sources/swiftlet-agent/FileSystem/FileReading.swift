@@ -22,7 +22,8 @@ final class FileReading: FileOperation {
     private var position: UInt64 = 0
     private var left: UInt64?
     private var sent: UInt64 = 0
-    private var isReading = false
+    /// The next piece is being read or sent: nothing else may be sent meanwhile.
+    private var isBusy = false
 
     override func start() {
         let path = path
@@ -95,7 +96,7 @@ final class FileReading: FileOperation {
     }
 
     override func resume() {
-        guard let opened, let left, !isReading, !isOver else { return }
+        guard let opened, let left, !isBusy, !isOver else { return }
         guard left > 0 else { return finish() }
         guard stream.canSend else { return }
         let wanted = Int(min(left, UInt64(min(stream.available, FileReading.chunk))))
@@ -103,12 +104,12 @@ final class FileReading: FileOperation {
             let start = Int(min(position, UInt64(content.count)))
             return deliver(Array(content[start..<min(start + wanted, content.count)]))
         }
-        isReading = true
+        isBusy = true
         let offset = position
         attempt { () throws(FileFailure) -> [UInt8] in
             try FileReading.read(opened.descriptor, wanted, at: offset)
         } then: { [self] bytes in
-            isReading = false
+            isBusy = false
             if isOver { return release() }
             deliver(bytes)
         }
@@ -120,6 +121,8 @@ final class FileReading: FileOperation {
         sent += UInt64(bytes.count)
         left = (left ?? 0) - UInt64(bytes.count)
         _ = stream.take(upTo: bytes.count)
+        // Sending may make room, which calls back to `resume()`: what comes next must wait for the last of this.
+        isBusy = true
         bytes.withUnsafeBytes { all in
             var rest = all[...]
             while !rest.isEmpty {
@@ -128,6 +131,7 @@ final class FileReading: FileOperation {
                 stream.send(UnsafeRawBufferPointer(rebasing: piece), channel: .content)
             }
         }
+        isBusy = false
         resume()
     }
 
@@ -137,14 +141,14 @@ final class FileReading: FileOperation {
     }
 
     override func fail(_ failure: FileFailure) {
-        isReading = false
+        isBusy = false
         super.fail(failure)
         release()
     }
 
     override func cancel() {
         super.cancel()
-        if !isReading { release() }
+        if !isBusy { release() }
     }
 
     private func release() {

@@ -116,16 +116,30 @@ struct GuestPath: Sendable {
     /// Makes the directory and those above it; false when it was there.
     func makeDirectories(mode: mode_t) throws(FileFailure) -> Bool {
         if withCString({ mkdir($0, mode) }) == 0 { return true }
-        if errno == EEXIST {
-            guard try status(following: true).kind == .directory else { throw FileFailure(errno: EEXIST) }
-            return false
+        if errno == ENOENT {
+            try makeDirectoriesAbove()
+            if withCString({ mkdir($0, mode) }) == 0 { return true }
         }
-        guard errno == ENOENT, bytes.count > 1 else { throw .last }
-        _ = try parent.makeDirectories(mode: 0o755)
-        if withCString({ mkdir($0, mode) }) == 0 { return true }
-        // `a/..` is there as soon as `a` is.
+        // `a/..`, too, is there as soon as `a` is.
         guard errno == EEXIST else { throw .last }
+        guard try status(following: true).kind == .directory else { throw FileFailure(errno: EEXIST) }
         return false
+    }
+
+    /// Goes from level to level: a path can have 2,000 of them, a worker has a small stack, and the kernel would go through each path
+    /// from its beginning.
+    private func makeDirectoriesAbove() throws(FileFailure) {
+        var directory = try GuestPath([GuestPath.slash]).open(O_RDONLY | O_DIRECTORY)
+        defer { close(directory) }
+        for name in bytes.split(separator: GuestPath.slash).dropLast() {
+            let next = GuestPath(Array(name)).withCString { name in
+                if mkdirat(directory, name, 0o755) != 0, errno != EEXIST { return Int32(-1) }
+                return openat(directory, name, O_RDONLY | O_DIRECTORY | (agent_safe_open_flags() & ~O_NOFOLLOW))
+            }
+            guard next >= 0 else { throw .last }
+            close(directory)
+            directory = next
+        }
     }
 
     /// Opens the file without ever waiting for one.
