@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The unmodified `instavm` package, with nothing but a base URL and a key."""
 
+import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -115,3 +119,35 @@ def test_variables_of_the_session_reach_both_languages(server):
     assert client.execute('printf %s "$GREETING"', language="bash", timeout=120)["stdout"] == "hé 'llo'"
     assert client.execute("import os; print(os.environ['GREETING'])")["stdout"] == "hé 'llo'\n"
     client.kill()
+
+
+def cli(server, home, *words):
+    """The command line of the package."""
+    return subprocess.run(
+        [sys.executable, "-m", "instavm", *words],
+        env={**os.environ, "HOME": str(home), "INSTAVM_BASE_URL": server.url, "INSTAVM_API_KEY": server.key},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_command_line_runs_code_and_files_in_a_session_of_its_choice(server, session, tmp_path):
+    result = cli(server, tmp_path, "exec", "--cmd", "x = 42; print(x)", "--session", session.id, "--json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["stdout"], told["exit_code"], told["session_id"]) == ("42\n", 0, session.id)
+    script = tmp_path / "script.sh"
+    script.write_text("echo $((40 + 2)); exit 3\n")
+    result = cli(server, tmp_path, "exec", str(script), "--session", session.id, "--json")
+    assert (json.loads(result.stdout)["stdout"], json.loads(result.stdout)["exit_code"]) == ("42\n", 3)
+
+
+def test_the_command_line_runs_code_in_the_background(server, session, tmp_path):
+    words = ["exec", "--cmd", "sleep 1; echo done", "--language", "bash", "--session", session.id, "--async", "--json"]
+    result = cli(server, tmp_path, *words)
+    assert result.returncode == 0, result.stderr
+    task = json.loads(result.stdout)["task_id"]
+    result = cli(server, tmp_path, "exec", "result", task, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["stdout"] == "done\n"
