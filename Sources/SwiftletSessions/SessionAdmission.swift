@@ -13,8 +13,8 @@ package final class SessionAdmission: Sendable {
     )
     private let accounts: AccountDirectory
     private let limiter: RateLimiter
-    private let living = Mutex<[UserID: Int]>([:])
-    private let running = Mutex<[UserID: Int]>([:])
+    private let living = UserPlaces()
+    private let running = UserPlaces()
 
     package init(accounts: AccountDirectory, limiter: RateLimiter) {
         self.accounts = accounts
@@ -33,7 +33,7 @@ package final class SessionAdmission: Sendable {
 
     /// How many VMs of a user live or are about to.
     package func livingVMs(of user: UserID) -> Int {
-        living.withLock { $0[user] ?? 0 }
+        living.taken(by: user)
     }
 
     /// Makes sure that a user may have a session like this.
@@ -58,19 +58,15 @@ package final class SessionAdmission: Sendable {
     package func reserve(for user: UserID, options: SessionOptions = SessionOptions()) async throws -> VMReservation {
         let plan = try await plan(of: user)
         try check(options, plan: plan)
-        try living.withLock { living in
-            let count = living[user] ?? 0
-            if let limit = plan.concurrentVMs, count >= limit {
-                refusals.add(["limit": "concurrent_vms"])
-                throw SessionError.quotaExceeded(
-                    reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) VMs at once, and so many live; "
-                        + "kill one, or wait for one to end",
-                    limit: .refusal(limit: limit, retryAfter: 5)
-                )
-            }
-            living[user] = count + 1
+        if let limit = living.take(for: user, upTo: plan.concurrentVMs) {
+            refusals.add(["limit": "concurrent_vms"])
+            throw SessionError.quotaExceeded(
+                reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) VMs at once, and so many live; "
+                    + "kill one, or wait for one to end",
+                limit: .refusal(limit: limit, retryAfter: 5)
+            )
         }
-        let reservation = VMReservation(plan: plan) { [self] in release(user) }
+        let reservation = VMReservation(plan: plan) { [living] in living.giveBack(user) }
         do {
             try await charge(user, plan)
         } catch {
@@ -80,22 +76,11 @@ package final class SessionAdmission: Sendable {
         return reservation
     }
 
-    private func release(_ user: UserID) {
-        Self.giveBack(user, of: living)
-    }
-
-    private static func giveBack(_ user: UserID, of counts: borrowing Mutex<[UserID: Int]>) {
-        counts.withLock { counts in
-            let count = (counts[user] ?? 0) - 1
-            counts[user] = count > 0 ? count : nil
-        }
-    }
-
     // MARK: Executions
 
     /// How many executions of a user wait or run.
     package func runningExecutions(of user: UserID) -> Int {
-        running.withLock { $0[user] ?? 0 }
+        running.taken(by: user)
     }
 
     /// Takes one more execution of a user in, until ``executionEnded(for:)``.
@@ -104,23 +89,19 @@ package final class SessionAdmission: Sendable {
     /// - Throws: `SessionError.quotaExceeded`, or `.limitsUnavailable` when it cannot be found out.
     package func executionBegins(for user: UserID) async throws -> Plan {
         let plan = try await plan(of: user)
-        try running.withLock { running in
-            let count = running[user] ?? 0
-            if let limit = plan.concurrentExecutions, count >= limit {
-                refusals.add(["limit": "concurrent_executions"])
-                throw SessionError.quotaExceeded(
-                    reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) executions at once, and so many "
-                        + "wait or run; cancel one, or wait for one to end",
-                    limit: .refusal(limit: limit, retryAfter: 1)
-                )
-            }
-            running[user] = count + 1
+        if let limit = running.take(for: user, upTo: plan.concurrentExecutions) {
+            refusals.add(["limit": "concurrent_executions"])
+            throw SessionError.quotaExceeded(
+                reason: "Rate limit exceeded: the \(plan.name) plan has \(limit) executions at once, and so many "
+                    + "wait or run; cancel one, or wait for one to end",
+                limit: .refusal(limit: limit, retryAfter: 1)
+            )
         }
         return plan
     }
 
     package func executionEnded(for user: UserID) {
-        Self.giveBack(user, of: running)
+        running.giveBack(user)
     }
 
     private func charge(_ user: UserID, _ plan: Plan) async throws {
@@ -142,6 +123,35 @@ package final class SessionAdmission: Sendable {
             throw error
         } catch {
             throw SessionError.limitsUnavailable(reason: "\(error)")
+        }
+    }
+}
+
+/// How many of something each user has at once.
+private final class UserPlaces: Sendable {
+    private let counts = Mutex<[UserID: Int]>([:])
+
+    func taken(by user: UserID) -> Int {
+        counts.withLock { $0[user] ?? 0 }
+    }
+
+    /// Takes a place, until it is given back.
+    ///
+    /// - Parameter limit: nil for as many as are wanted.
+    /// - Returns: the limit, when that stood in the way and nothing was taken.
+    func take(for user: UserID, upTo limit: Int?) -> Int? {
+        counts.withLock { counts in
+            let count = counts[user] ?? 0
+            if let limit, count >= limit { return limit }
+            counts[user] = count + 1
+            return nil
+        }
+    }
+
+    func giveBack(_ user: UserID) {
+        counts.withLock { counts in
+            let count = (counts[user] ?? 0) - 1
+            counts[user] = count > 0 ? count : nil
         }
     }
 }

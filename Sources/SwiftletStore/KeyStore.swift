@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Crypto
 package import Foundation
 import GRDB
 
@@ -61,7 +60,7 @@ package struct KeyStore: Sendable {
         limit: Int? = nil
     ) async throws -> (text: String, key: APIKey) {
         let text = "instavm_sk_" + RandomText.make(bytes: 32)
-        let hash = Self.hash(text)
+        let hash = TextDigest.of(text)
         let moment = now().microseconds
         let key = try await database.writer.write { database in
             if let limit { try Self.makeRoom(for: user, limit: limit, in: database, at: moment) }
@@ -193,9 +192,5 @@ package struct KeyStore: Sendable {
             )
             return database.changesCount == limit
         }
-    }
-
-    static func hash(_ text: String) -> String {
-        SHA256.hash(data: Data(text.utf8)).hexadecimal
     }
 }

@@ -88,7 +88,7 @@ extension SocketAddress {
     }
 
     private func prefix(of count: Int) -> String {
-        bytes.prefix(count).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() + "/\(count * 8)"
+        bytes.prefix(count).hexadecimal + "/\(count * 8)"
     }
 
     /// The 16 bytes of an IPv6 address; none of another.

@@ -48,17 +48,11 @@ struct APIError: Error {
             self.init(.serviceUnavailable, error.description, headers: [.retryAfter: String(retryAfter)])
         case .outputExpired: self.init(.gone, error.description)
         case .idempotencyMismatch:
-            self.init(
-                .unprocessableContent,
-                body: [
-                    "detail": [
-                        [
-                            "type": "value_error", "loc": ["header", "Idempotency-Key"],
-                            "msg": .string(error.description),
-                        ]
-                    ]
-                ]
-            )
+            let location: [JSONValue] = ["header", "Idempotency-Key"]
+            self =
+                ValidationFailure(problems: [
+                    .init(type: "value_error", location: location, message: error.description)
+                ]).apiError
         case .quotaExceeded(let reason, let limit): self = .tooManyRequests(reason, limit)
         case .forbidden: self.init(.forbidden, error.description)
         case .noInterpreter: self.init(.badRequest, error.description)
@@ -108,11 +102,24 @@ struct ValidationFailure: Error {
         var location: [JSONValue]
         var message: String
         var input: JSONValue?
+
+        /// What is wrong with a number: pydantic's word and message; nil when it lies in the range.
+        static func outside(_ range: ClosedRange<Int>, _ number: Int) -> (type: String, message: String)? {
+            if number < range.lowerBound {
+                return ("greater_than_equal", "Input should be greater than or equal to \(range.lowerBound)")
+            }
+            if number > range.upperBound {
+                return ("less_than_equal", "Input should be less than or equal to \(range.upperBound)")
+            }
+            return nil
+        }
     }
 
     var problems: [Problem]
 
-    var response: Response {
+    var response: Response { apiError.response }
+
+    var apiError: APIError {
         let details = problems.map { problem in
             var fields: [JSONValue.Field] = [
                 .init(name: "type", value: .string(problem.type)),
@@ -125,6 +132,6 @@ struct ValidationFailure: Error {
             }
             return JSONValue.object(fields)
         }
-        return APIError(.unprocessableContent, body: ["detail": .array(details)]).response
+        return APIError(.unprocessableContent, body: ["detail": .array(details)])
     }
 }

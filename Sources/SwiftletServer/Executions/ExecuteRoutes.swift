@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Crypto
-import Foundation
 import HTTPTypes
 import Hummingbird
 import SwiftletSessions
@@ -130,20 +128,13 @@ struct ExecuteRoutes: Sendable {
         // Code that nobody waits for may run as long as its VM lives, unless its caller says otherwise.
         let seconds = timeout ?? (mode == .async ? nil : 60)
         return ExecutionRequest(
-            session: try session.map(Self.sessionID),
+            session: try session.map(SessionID.init(named:)),
             owner: user,
             source: source,
             language: language,
             mode: mode,
             timeout: seconds.map { .seconds($0) }
         )
-    }
-
-    private static func sessionID(_ text: String) throws -> SessionID {
-        guard let id = SessionID(rawValue: text) else {
-            throw APIError(.notFound, "Session \(text.prefix(64)) not found")
-        }
-        return id
     }
 
     /// Clients that read results get one.
@@ -178,7 +169,6 @@ extension IdempotencyClaim {
             ])
         }
         let text = path + "\n" + reader.canonicalText(without: ["api_key"])
-        let digest = SHA256.hash(data: Data(text.utf8))
-        self.init(key: key, requestHash: digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined())
+        self.init(key: key, requestHash: TextDigest.of(text))
     }
 }

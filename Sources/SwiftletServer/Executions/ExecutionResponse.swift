@@ -55,15 +55,7 @@ struct ExecutionResponse: Sendable {
         for part in parts {
             part.appendOpening(to: &buffer)
             var escaper = JSONStringEscaper()
-            var offset = 0
-            while offset < part.view.count {
-                let start = offset
-                // The rest of a large output is in a file.
-                let bytes = try await NIOThreadPool.singleton.runIfActive {
-                    part.view.read(at: start, upTo: Self.piece)
-                }
-                guard !bytes.isEmpty else { throw ChannelError.eof }
-                offset += bytes.count
+            try await part.view.forEachPiece(of: 0..<part.view.count) { bytes in
                 escaper.escape(bytes, into: &buffer)
                 try await send(buffer)
                 buffer.clear()

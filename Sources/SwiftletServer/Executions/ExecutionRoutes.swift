@@ -122,8 +122,6 @@ struct ExecutionRoutes: Sendable {
 
 /// A part of an output, as it is.
 struct OutputResponse: Sendable {
-    private static let piece = 64 * 1024
-
     let view: OutputView
     let range: Range<Int>
     /// Whether nothing can follow what the view has.
@@ -140,14 +138,7 @@ struct OutputResponse: Sendable {
         }
         let (view, range) = (view, range)
         let body = ResponseBody(contentLength: range.count) { writer in
-            var offset = range.lowerBound
-            while offset < range.upperBound {
-                let (start, count) = (offset, min(Self.piece, range.upperBound - offset))
-                let bytes = try await NIOThreadPool.singleton.runIfActive { view.read(at: start, upTo: count) }
-                guard !bytes.isEmpty else { throw ChannelError.eof }
-                offset += bytes.count
-                try await writer.write(ByteBuffer(bytes: bytes))
-            }
+            try await view.forEachPiece(of: range) { try await writer.write(ByteBuffer(bytes: $0)) }
             try await writer.finish(nil)
         }
         return Response(status: .ok, headers: headers, body: body)

@@ -31,7 +31,7 @@ struct DownloadRoute: Sendable {
             throw ValidationFailure(problems: problems)
         }
         let location = FileLocation(
-            session: try FileInput.session(String(decoding: session, as: UTF8.self)),
+            session: try SessionID(named: String(decoding: session, as: UTF8.self)),
             owner: user,
             path: try FileInput.absolute(filename, relativeTo: "/app")
         )

@@ -18,7 +18,7 @@ enum FileInput {
         _ context: AppContext,
         user: UserID
     ) throws -> (file: FileLocation, isDirectory: Bool) {
-        let session = try session(try context.parameters.require("id"))
+        let session = try SessionID(ofPath: context)
         var rest = request.uri.path.utf8[...]
         for _ in ["v1", "sessions", "id", "files"] {
             rest = rest.drop { $0 == slash }.drop { $0 != slash }
@@ -37,13 +37,6 @@ enum FileInput {
             $0.resource = file.name
         }
         return file
-    }
-
-    static func session(_ text: String) throws -> SessionID {
-        guard let id = SessionID(rawValue: text) else {
-            throw APIError(.notFound, "Session \(text.prefix(64)) not found")
-        }
-        return id
     }
 
     /// An absolute path without doubled slashes and a last one; a relative one begins at `/app`.
@@ -108,5 +101,11 @@ enum FileInput {
         ValidationFailure(problems: [
             .init(type: type, location: [.string(place), .string(name)], message: message, input: .string(input))
         ])
+    }
+}
+
+extension FormFields {
+    init(queryOf request: Request) {
+        self.init((request.uri.query ?? "").utf8)
     }
 }

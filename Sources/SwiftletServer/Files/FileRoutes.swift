@@ -31,7 +31,7 @@ struct FileRoutes: Sendable {
     private func get(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
-        let query = FormFields((request.uri.query ?? "").utf8)
+        let query = FormFields(queryOf: request)
         // Looked at before it is known what is there: what does not fit is refused whatever the path.
         let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
         if try FileInput.flag("recursive", query) { return archive(try await files.pack(file)) }

@@ -20,7 +20,7 @@ struct FileWriteRoutes: Sendable {
     func put(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
-        let query = FormFields((request.uri.query ?? "").utf8)
+        let query = FormFields(queryOf: request)
         let mode = try FileInput.mode(query)
         let part = UploadPart(offset: try FileInput.number("offset", query), size: try FileInput.number("size", query))
         if try FileInput.flag("recursive", query) { return try await unpack(request, into: file) }
@@ -39,7 +39,7 @@ struct FileWriteRoutes: Sendable {
     func delete(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let (file, _) = try FileInput.location(of: request, context, user: user)
-        let query = FormFields((request.uri.query ?? "").utf8)
+        let query = FormFields(queryOf: request)
         let isRecursive = try FileInput.flag("recursive", query)
         guard file.path.count > 1 else { throw APIError(.badRequest, "/ cannot be removed") }
         _ = try await files.remove(file, recursive: isRecursive)

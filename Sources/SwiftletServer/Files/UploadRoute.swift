@@ -119,7 +119,7 @@ private struct UploadForm {
         }
         path = String(decoding: remote, as: UTF8.self)
         let location = FileLocation(
-            session: try FileInput.session(session),
+            session: try SessionID(named: session),
             owner: user,
             path: try FileInput.absolute(remote, relativeTo: "/app")
         )

@@ -92,18 +92,8 @@ struct BodyReader {
 
     mutating func integer(_ name: String, in range: ClosedRange<Int>) -> Int? {
         guard let value = present(name), let number = parsedInteger(name, value) else { return nil }
-        if number < range.lowerBound {
-            report(
-                name,
-                "greater_than_equal",
-                "Input should be greater than or equal to \(range.lowerBound)",
-                value
-            )
-        } else if number > range.upperBound {
-            report(name, "less_than_equal", "Input should be less than or equal to \(range.upperBound)", value)
-        } else {
-            return number
-        }
+        guard let problem = ValidationFailure.Problem.outside(range, number) else { return number }
+        report(name, problem.type, problem.message, value)
         return nil
     }
 

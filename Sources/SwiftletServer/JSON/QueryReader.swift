@@ -45,13 +45,8 @@ struct QueryReader {
             )
             return nil
         }
-        if number < range.lowerBound {
-            report(name, "greater_than_equal", "Input should be greater than or equal to \(range.lowerBound)")
-        } else if number > range.upperBound {
-            report(name, "less_than_equal", "Input should be less than or equal to \(range.upperBound)")
-        } else {
-            return number
-        }
+        guard let problem = ValidationFailure.Problem.outside(range, number) else { return number }
+        report(name, problem.type, problem.message)
         return nil
     }
 

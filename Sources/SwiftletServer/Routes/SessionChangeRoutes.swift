@@ -76,14 +76,14 @@ struct SessionChangeRoutes: Sendable {
             metadataJSON: SessionRoutes.metadata(&reader)
         )
         try reader.finish()
-        let status = try await sessions.update(try SessionRoutes.requestedID(context), owner: user, change)
+        let status = try await sessions.update(try SessionID(ofPath: context), owner: user, change)
         return Response(json: SessionRoutes.json(of: status))
     }
 
     /// `DELETE /v1/sessions/session/{id}`
     private func delete(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
-        let id = try SessionRoutes.requestedID(context)
+        let id = try SessionID(ofPath: context)
         try await sessions.delete(id, owner: user)
         return Response(json: [
             "status": "success", "message": .string("Session \(id) deleted"), "session_id": .string(id.rawValue),

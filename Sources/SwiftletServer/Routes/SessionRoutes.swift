@@ -90,16 +90,7 @@ struct SessionRoutes: Sendable {
 
     private func requestedStatus(_ request: Request, _ context: AppContext) async throws -> SessionStatus {
         let user = try await authenticator.user(request.headers)
-        return try await sessions.status(of: try Self.requestedID(context), owner: user)
-    }
-
-    /// The session that a path names.
-    static func requestedID(_ context: AppContext) throws -> SessionID {
-        let text = try context.parameters.require("id")
-        guard let id = SessionID(rawValue: text) else {
-            throw APIError(.notFound, "Session \(text.prefix(64)) not found")
-        }
-        return id
+        return try await sessions.status(of: try SessionID(ofPath: context), owner: user)
     }
 
     /// What a session is, and how it does.
@@ -159,5 +150,22 @@ struct SessionRoutes: Sendable {
             return nil
         }
         return text
+    }
+}
+
+extension SessionID {
+    /// The session that a client means.
+    ///
+    /// - Throws: `APIError`: 404 for a text that can be none.
+    init(named text: String) throws {
+        guard let id = SessionID(rawValue: text) else {
+            throw APIError(.notFound, "Session \(text.prefix(64)) not found")
+        }
+        self = id
+    }
+
+    /// The session that `{id}` of a path names.
+    init(ofPath context: AppContext) throws {
+        try self.init(named: try context.parameters.require("id"))
     }
 }

@@ -23,7 +23,7 @@ struct UsageRoutes: Sendable {
     /// `GET /v1/sessions/usage/{id}`
     private func ofSession(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
-        let record = try await sessions.status(of: try SessionRoutes.requestedID(context), owner: user).record
+        let record = try await sessions.status(of: try SessionID(ofPath: context), owner: user).record
         let usage = try await usage.usage(of: record.id)
         return Response(json: [
             "session_id": .string(record.id.rawValue),

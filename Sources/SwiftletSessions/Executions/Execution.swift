@@ -161,23 +161,23 @@ struct Execution: Sendable {
 
     private func keep(bundle: String) async throws {
         let line = Array(bundle.utf8) + [UInt8(ascii: "\n")]
-        let log = live.journal.log(of: .results)
-        let isKept =
-            if log.fitsInMemory(line.count) {
-                log.appendWhole(line)
-            } else {
-                try await NIOThreadPool.singleton.runIfActive { log.appendWhole(line) }
-            }
+        let isKept = try await add(line.count, to: .results) { $0.appendWhole(line) }
         if !isKept { live.journal.update { $0.sizes[.results, default: .init()].dropped += 1 } }
     }
 
     private func keep(_ bytes: [UInt8], in stream: ExecutionStream) async throws {
+        try await add(bytes.count, to: stream) { $0.append(bytes[...]) }
+    }
+
+    /// Adds to a log, on a thread that may wait for the disk unless the bytes stay in memory.
+    private func add<Value: Sendable>(
+        _ count: Int,
+        to stream: ExecutionStream,
+        _ body: @escaping @Sendable (OutputLog) -> Value
+    ) async throws -> Value {
         let log = live.journal.log(of: stream)
-        if log.fitsInMemory(bytes.count) {
-            log.append(bytes[...])
-        } else {
-            try await NIOThreadPool.singleton.runIfActive { log.append(bytes[...]) }
-        }
+        if log.fitsInMemory(count) { return body(log) }
+        return try await NIOThreadPool.singleton.runIfActive { body(log) }
     }
 
     /// Writes down which VM it is that the code runs in.

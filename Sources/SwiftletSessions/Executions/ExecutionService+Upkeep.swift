@@ -119,7 +119,8 @@ extension ExecutionService {
         while let execution = live.values.first, ContinuousClock.now < deadline, !Task.isCancelled {
             let version = execution.journal.version
             if execution.journal.isFinal {
-                await Task.yield()
+                // It is being written down, which makes no change. Cancellation ends the sleep, and then the loop.
+                try? await Task.sleep(for: .milliseconds(5))
             } else {
                 await execution.journal.change(after: version, within: .until(deadline))
             }

@@ -154,14 +154,14 @@ package actor ExecutionService: ExecutionAPI, Service {
         if let execution = live[id], execution.journal.record.owner == owner {
             execution.cancel("The execution was cancelled by request")
             let deadline = ContinuousClock.now + .seconds(2)
-            while !execution.journal.isFinal, ContinuousClock.now < deadline {
-                let version = execution.journal.version
-                if execution.journal.isFinal { break }
+            while case let version = execution.journal.version, !execution.journal.isFinal,
+                ContinuousClock.now < deadline
+            {
                 await execution.journal.change(after: version, within: .until(deadline))
             }
             return execution.journal.record
         }
-        return try await stored(id, owner: owner)
+        return try await record(of: id, owner: owner)
     }
 
     private func stored(_ id: ExecutionID, owner: UserID) async throws -> ExecutionRecord {

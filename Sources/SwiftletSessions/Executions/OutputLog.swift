@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import NIOCore
+import NIOPosix
 import Synchronization
 
 #if canImport(Glibc)
@@ -187,6 +189,8 @@ package final class OutputLog: Sendable {
 
 /// The first part of a log, whatever is written to it later.
 package struct OutputView: Sendable {
+    private static let piece = 64 * 1024
+
     private let log: OutputLog
     /// Bytes that can be read.
     package let count: Int
@@ -203,5 +207,22 @@ package struct OutputView: Sendable {
     /// Reads up to `count` bytes at an offset; empty at the end. Blocks on the disk for what is in a file.
     package func read(at offset: Int, upTo count: Int) -> [UInt8] {
         log.read(at: offset, upTo: max(0, min(count, self.count - offset)))
+    }
+
+    /// Reads a range piece by piece, on a thread that may wait for the disk.
+    ///
+    /// - Throws: `ChannelError.eof` when the file has become shorter; whatever the body throws.
+    package func forEachPiece(
+        of range: Range<Int>,
+        _ body: ([UInt8]) async throws -> Void
+    ) async throws {
+        var offset = range.lowerBound
+        while offset < range.upperBound {
+            let (start, count) = (offset, min(Self.piece, range.upperBound - offset))
+            let bytes = try await NIOThreadPool.singleton.runIfActive { read(at: start, upTo: count) }
+            guard !bytes.isEmpty else { throw ChannelError.eof }
+            offset += bytes.count
+            try await body(bytes)
+        }
     }
 }

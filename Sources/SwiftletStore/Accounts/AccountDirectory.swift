@@ -52,7 +52,7 @@ package final class AccountDirectory: Sendable {
 
     /// The holder of a key; nil when it is unknown, revoked or expired.
     package func holder(ofKey text: String) async throws -> KeyHolder? {
-        let hash = KeyStore.hash(text)
+        let hash = TextDigest.of(text)
         let known = cache.withLock { $0.holder(ofKey: hash, at: .now) }
         let moment = Date().microseconds
         guard let holder = if let known { known } else { try await read(hash) } else { return nil }

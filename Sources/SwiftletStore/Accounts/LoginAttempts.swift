@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Crypto
 package import Foundation
 import GRDB
 
@@ -46,8 +45,8 @@ package struct LoginAttempts: Sendable {
     /// Begins an attempt.
     package func begin(email: String, from household: Household) async throws -> Beginning {
         // By digests: what was typed as an address may be a password.
-        let account = Self.digest(email.lowercased())
-        let pair = Self.digest("\(account) \(household.name)")
+        let account = TextDigest.of(email.lowercased())
+        let pair = TextDigest.of("\(account) \(household.name)")
         return try await database.writer.write { [now] database in
             let sql = "SELECT COUNT(*) FROM known_logins WHERE pair = $1"
             let isKnown = try Int.fetchOne(database, sql: sql, arguments: [pair]) ?? 0 > 0
@@ -118,10 +117,6 @@ package struct LoginAttempts: Sendable {
                 """,
             arguments: [attempt.account]
         )
-    }
-
-    private static func digest(_ text: String) -> String {
-        SHA256.hash(data: Data(text.utf8)).hexadecimal
     }
 }
 

@@ -121,7 +121,7 @@ package struct PairingStore: Sendable {
                     UPDATE cli_pairings SET user_id = $1, code_hash = $2, token_generation = $3
                     WHERE id = $4 AND code_hash IS NULL AND expires_at > $5
                     """,
-                arguments: [account.id.rawValue, Self.hash(code), account.tokenGeneration, id, moment]
+                arguments: [account.id.rawValue, TextDigest.of(code), account.tokenGeneration, id, moment]
             )
             return database.changesCount == 1
         }
@@ -141,7 +141,7 @@ package struct PairingStore: Sendable {
         let moment = now().microseconds
         let ended: (account: Account, pairing: Pairing)? = try await database.writer.write { database in
             let sql = "DELETE FROM cli_pairings WHERE id = $1 AND code_hash = $2 AND expires_at > $3 RETURNING *"
-            guard let row = try Row.fetchOne(database, sql: sql, arguments: [id, Self.hash(code), moment]) else {
+            guard let row = try Row.fetchOne(database, sql: sql, arguments: [id, TextDigest.of(code), moment]) else {
                 return nil
             }
             let user: Int64 = row["user_id"]
@@ -170,9 +170,5 @@ package struct PairingStore: Sendable {
             sql: "DELETE FROM cli_pairings WHERE expires_at <= $1 OR expires_at > $2",
             arguments: [moment.microseconds, moment.addingTimeInterval(life).microseconds]
         )
-    }
-
-    private static func hash(_ code: String) -> String {
-        SHA256.hash(data: Data(code.utf8)).hexadecimal
     }
 }

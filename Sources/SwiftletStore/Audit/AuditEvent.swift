@@ -130,28 +130,3 @@ extension AuditEvent.Detail: Codable {
         }
     }
 }
-
-/// The handle on an audit event: `evt-` and 32 hexadecimal digits. It tells nobody how much others do.
-package struct AuditEventID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
-    private static let prefix = "evt-"
-
-    package let rawValue: String
-
-    /// Fails unless the text is one that ``random()`` could have made.
-    package init?(rawValue: String) {
-        let digits = rawValue.utf8.dropFirst(Self.prefix.utf8.count)
-        guard rawValue.hasPrefix(Self.prefix), digits.count == 32,
-            digits.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) })
-        else { return nil }
-        self.rawValue = rawValue
-    }
-
-    private init(_ uuid: UUID) {
-        rawValue = Self.prefix + uuid.uuidString.lowercased().replacing("-", with: "")
-    }
-
-    /// A new, random identifier.
-    package static func random() -> AuditEventID { AuditEventID(UUID()) }
-
-    package var description: String { rawValue }
-}

@@ -93,9 +93,7 @@ struct UserCommand: AsyncParsableCommand {
         var email: String
 
         func run() async throws {
-            let database = try await common.openDatabase()
-            let users = UserStore(database)
-            let user = try await users.existing(email)
+            let (database, users, user) = try await common.existingUser(email)
             try await users.setDisabled(true, user.id)
             try await AuditStore(database).recordOperator(.userDisabled, on: user.id)
         }
@@ -112,9 +110,7 @@ struct UserCommand: AsyncParsableCommand {
         var email: String
 
         func run() async throws {
-            let database = try await common.openDatabase()
-            let users = UserStore(database)
-            let user = try await users.existing(email)
+            let (database, users, user) = try await common.existingUser(email)
             try await users.setDisabled(false, user.id)
             try await AuditStore(database).recordOperator(.userEnabled, on: user.id)
         }
@@ -132,9 +128,7 @@ struct UserCommand: AsyncParsableCommand {
         var email: String
 
         func run() async throws {
-            let database = try await common.openDatabase()
-            let users = UserStore(database)
-            let user = try await users.existing(email)
+            let (database, users, user) = try await common.existingUser(email)
             try await users.setPassword(try PasswordInput.hash(), of: user.id)
             try await AuditStore(database).recordOperator(.userPasswordChanged, on: user.id)
         }
@@ -152,6 +146,15 @@ extension UserStore {
 }
 
 extension CommonOptions {
+    /// A user and where they are kept.
+    ///
+    /// - Throws: `ValidationError` when there is no user with this address.
+    func existingUser(_ email: String) async throws -> (Database, UserStore, User) {
+        let database = try await openDatabase()
+        let users = UserStore(database)
+        return (database, users, try await users.existing(email))
+    }
+
     /// The server's database; it may be running.
     func openDatabase() async throws -> Database {
         try Database.open(path: try await settings().data.database)
