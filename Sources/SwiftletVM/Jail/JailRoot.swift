@@ -3,6 +3,7 @@
 import Crypto
 import Foundation
 import NIOPosix
+import SwiftletCore
 
 /// The root directory that a jailed QEMU sees: its executable, the libraries it is linked with, its firmware, and nothing else.
 ///

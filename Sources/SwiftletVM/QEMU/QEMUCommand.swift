@@ -125,7 +125,7 @@ package struct QEMUCommand: Sendable {
     }
 
     private func file(_ path: String) -> String {
-        // Paths of ours may hold anything but a quote or a backslash, which `Files` never has; see `VMResources`.
+        // Paths of ours may hold anything but a quote or a backslash, which `Files` never has; see `EngineContext`.
         "{\"driver\":\"file\",\"filename\":\"\(path)\",\"discard\":\"unmap\"}"
     }
 

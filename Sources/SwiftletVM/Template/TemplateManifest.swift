@@ -2,6 +2,7 @@
 
 import Crypto
 package import Foundation
+import SwiftletCore
 
 /// All that a template depends on: a clone of it is right only where each part is the same.
 package struct TemplateIdentity: Codable, Equatable, Sendable {
