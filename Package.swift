@@ -283,6 +283,7 @@ let package = Package(
                 "SwiftletStore",
                 "SwiftletTestSupport",
                 "SwiftletVM",
+                .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -6,7 +6,7 @@ import SwiftletCore
 import SwiftletSessions
 import Testing
 
-@Suite struct ExecutionJournalTests {
+@Suite struct ExecutionHandleTests {
     private let log = OutputLog(path: "/nonexistent/file", memoryLimit: 4 << 20, limit: 4 << 20)
     private let later = ContinuousClock.now + .seconds(60)
 
