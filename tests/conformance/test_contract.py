@@ -33,7 +33,7 @@ def test_a_database_of_an_earlier_version_opens_and_serves():
         status = requests.get(server.url + "/v1/sessions/status/" + session, headers=headers, timeout=30)
         assert status.json()["vm_status"] == "killed"
         record = requests.get(server.url + "/v1/executions/" + execution, headers=headers, timeout=30).json()
-        assert record["stdout"] == "kept\n"
+        assert record["serialized_stdout"] == "kept\n"
         body = {"command": "print(40 + 2)", "session_id": session}
         reply = requests.post(server.url + "/execute", json=body, headers=headers, timeout=120)
         assert reply.json()["stdout"] == "42\n"
