@@ -31,6 +31,7 @@ build:
 	$(call STAMP,Building the programs)
 	$(SWIFT_BUILD) --product swiftlet
 	$(SWIFT_BUILD) --product swiftlet-agent
+	$(SWIFT_BUILD) --product swiftlet-bench
 
 image:
 	$(PROGRAM) image build
