@@ -56,8 +56,8 @@ unit: images
 	touch $@
 
 runner: .venv/installed
-	$(call STAMP,Interpreter tests)
-	.venv/bin/python -m pytest -q guest/tests
+	$(call STAMP,Interpreter and benchmark tests)
+	.venv/bin/python -m pytest -q guest/tests benchmarks/peers
 
 conformance: images .venv/installed
 	$(call STAMP,Conformance tests on a real server)
