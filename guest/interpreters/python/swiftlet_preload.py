@@ -33,6 +33,7 @@ class Preloader:
         self.hold = hold
         self.hooks = hooks
         self.entries = {}
+        # Those of the libraries, worked out ahead.
         self.closures = {}
         self.generators = []
         # Keys that extension modules put into the interpreter's dictionaries, as pybind11's registry of types.
@@ -63,6 +64,9 @@ class Preloader:
         for path in set(sys.path_importer_cache) - cached:
             del sys.path_importer_cache[path]
         self.detach(recorder.entries)
+        for name in names:
+            package = name.rpartition(".")[0]
+            self.closures.update((item, self.closure(item)) for item in (package, name) if item in self.entries)
         self.find_generators()
         self.usual_finders = list(sys.meta_path)
         self.usual_hooks = list(sys.path_hooks)
@@ -145,7 +149,6 @@ class Preloader:
             waiting.append((name, True))
             waiting += [(need, False) for need in reversed(self.entries[name].needs)]
             waiting.append((name.rpartition(".")[0], False))
-        self.closures[found[-1].name] = found
         return found
 
     def is_current(self, closure):
@@ -185,8 +188,8 @@ class Preloader:
         for entry in entries:
             if entry.identity is not None and identity_of(entry.module.__file__) != entry.identity:
                 return False
-            for (path, is_listing), identity in entry.files.items():
-                if identity_of(path, is_listing) != identity:
+            for (path, kind), identity in entry.files.items():
+                if identity_of(path, kind) != identity:
                     return False
         return True
 

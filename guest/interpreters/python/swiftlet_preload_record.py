@@ -28,6 +28,11 @@ LIBRARY_VARIABLES = {
     "libfreetype": (b"FREETYPE_",),
     "libcrypto": (b"OPENSSL_", b"SSL_CERT_"),
 }
+# The kinds of questions to the file system: for a file's status, content, or a directory's names.
+STATUS, CONTENT, LISTING = range(3)
+PROBES = {"stat": STATUS, "lstat": STATUS, "access": STATUS, "open": CONTENT, "listdir": LISTING, "scandir": LISTING}
+# As pytz does, which asks for each of 600 time zones: the directories' times tell whether a name has come or gone.
+MANY_QUESTIONS = 16
 LIBRARY_LINE = re.compile(r" (/\S+/([^/\s]+\.so[.0-9]*))$", re.MULTILINE)
 
 
@@ -45,7 +50,7 @@ class Entry:
         # Prefixes of variables that libraries read that came with it.
         self.prefixes = set()
         self.libraries = []
-        # Paths that it looked at or opened, and whether it listed a directory: (path, is listing) to `identity_of` then.
+        # What it asked the file system: (path, kind of question) to `identity_of` afterwards.
         self.files = {}
         # The identity of its own file.
         self.identity = None
@@ -63,15 +68,28 @@ class Entry:
         self.is_given = False
 
 
-def identity_of(path, is_listing=False):
-    """What tells a file from a changed one; None if there is none. Only a directory that is listed counts with its content."""
+def identity_of(path, kind=STATUS):
+    """What tells a file from a changed one; None if there is none. A directory counts with its content if it was listed."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    if is_listing or stat.S_ISREG(status.st_mode):
+    if kind == LISTING or stat.S_ISREG(status.st_mode):
         return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return (status.st_ino, stat.S_IFMT(status.st_mode))
+
+
+def join_questions(files):
+    """Replaces many questions for the status of one directory's files by one for its listing."""
+    directories = {}
+    for path, kind in files:
+        if kind == STATUS:
+            directories.setdefault(os.path.dirname(path), []).append(path)
+    for directory, paths in directories.items():
+        if directory and len(paths) >= MANY_QUESTIONS:
+            for path in paths:
+                del files[path, STATUS]
+            files[directory, LISTING] = None
 
 
 def loaded_libraries():
@@ -85,9 +103,6 @@ def loaded_libraries():
 
 class Recorder:
     """Observes all imports while it is active; `entries` has those that succeeded, dependencies first."""
-
-    PROBES = ("stat", "lstat", "access", "open", "listdir", "scandir")
-    LISTINGS = ("listdir", "scandir")
 
     def __init__(self):
         self.entries = {}
@@ -113,9 +128,9 @@ class Recorder:
         # It finds a program for a child process, whichever module starts one.
         self.replace(os, "get_exec_path", self.unobserving(os.get_exec_path))
         self.replace(warnings, "_showwarnmsg", self.warning)
-        for name in self.PROBES:
-            self.replace(os, name, self.probing(getattr(os, name), name in self.LISTINGS))
-        opening = self.probing(io.open, False)
+        for name, kind in PROBES.items():
+            self.replace(os, name, self.probing(getattr(os, name), kind))
+        opening = self.probing(io.open, CONTENT)
         self.replace(io, "open", opening)
         self.replace(builtins, "open", opening)
         return self
@@ -142,8 +157,9 @@ class Recorder:
             entry.assignments = {
                 name: value for name, value in entry.assignments.items() if os.environ._data.get(name) == value
             }
-            for path, is_listing in entry.files:
-                entry.files[path, is_listing] = identity_of(path, is_listing)
+            join_questions(entry.files)
+            for path, kind in entry.files:
+                entry.files[path, kind] = identity_of(path, kind)
             file = getattr(entry.module, "__file__", None)
             if file:
                 entry.identity = identity_of(file)
@@ -276,10 +292,10 @@ class Recorder:
 
         return iterate
 
-    def probing(self, original, is_listing):
+    def probing(self, original, kind):
         def probe(path=".", *rest, **options):
             if self.stack and isinstance(path, (str, bytes, os.PathLike)):
-                self.stack[-1].files[os.fspath(path), is_listing] = None
+                self.stack[-1].files[os.fspath(path), kind] = None
             return original(path, *rest, **options)
 
         return probe
