@@ -18,7 +18,7 @@ import warnings
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 
 from swiftlet_preload_extension import CopyLoader
-from swiftlet_preload_record import EVERYTHING, Recorder, assign, identity_of
+from swiftlet_preload_record import EVERYTHING, Recorder, assign, identity_of, settle
 
 # Set in place when the library is handed over, as the library would have done at its load.
 THREAD_VARIABLES = (b"OPENBLAS_NUM_THREADS", b"GOTO_NUM_THREADS", b"OMP_NUM_THREADS")
@@ -64,14 +64,18 @@ class Preloader:
         for path in set(sys.path_importer_cache) - cached:
             del sys.path_importer_cache[path]
         self.detach(recorder.entries)
-        for name in names:
-            package = name.rpartition(".")[0]
-            self.closures.update((item, self.closure(item)) for item in (package, name) if item in self.entries)
         self.find_generators()
         self.usual_finders = list(sys.meta_path)
         self.usual_hooks = list(sys.path_hooks)
         self.usual_import = builtins.__import__
         sys.meta_path.insert(0, self)
+
+    def settle(self, names):
+        """Brings together what hand-overs need, and works out ahead what the libraries' imports bring."""
+        self.entries = {entry.name: entry for entry in settle(self.entries.values())}
+        for name in names:
+            package = name.rpartition(".")[0]
+            self.closures.update((item, self.closure(item)) for item in (package, name) if item in self.entries)
 
     @staticmethod
     def hide_own_finders():
@@ -147,7 +151,7 @@ class Preloader:
                 continue
             seen.add(name)
             waiting.append((name, True))
-            waiting += [(need, False) for need in reversed(self.entries[name].needs)]
+            waiting += [(need, False) for need in reversed(self.entries[name].needs or ())]
             waiting.append((name.rpartition(".")[0], False))
         return found
 
@@ -173,9 +177,10 @@ class Preloader:
         now = os.environ._data
         prefixes = set()
         for entry in entries:
-            prefixes |= entry.prefixes
+            if entry.prefixes is not None:
+                prefixes |= entry.prefixes
             for name, value in entry.variables.items():
-                if value != (now if name is EVERYTHING else now.get(name)):
+                if value != (now if name == EVERYTHING else now.get(name)):
                     return False
         if now == self.environment:
             return True
@@ -186,7 +191,7 @@ class Preloader:
     @staticmethod
     def has_same_files(entries):
         for entry in entries:
-            if entry.identity is not None and identity_of(entry.module.__file__) != entry.identity:
+            if entry.identity is not None and identity_of(entry.file) != entry.identity:
                 return False
             for (path, kind), identity in entry.files.items():
                 if identity_of(path, kind) != identity:
@@ -233,24 +238,29 @@ class Preloader:
             if entry.is_given:
                 continue
             entry.is_given = True
-            for name, module in entry.extras.items():
-                sys.modules.setdefault(name, module)
             sys.modules[entry.name] = entry.module
             if entry.is_detached:
                 package, _, child = entry.name.rpartition(".")
                 setattr(self.module(package), child, entry.module)
-            for item, is_appended in entry.filters:
-                warnings._add_filter(*item, append=is_appended)
-            sys.meta_path += [finder for finder in entry.finders if finder not in sys.meta_path]
-            for name, value in entry.assignments.items():
-                assign(name, value)
-            if entry.libraries:
-                self.set_thread_counts(entry.libraries)
+            self.repeat_changes(entry)
             if entry.name in self.hooks:
                 self.hooks[entry.name](entry.module)
         for dictionary, added in self.registrations:
             for key, value in added.items():
                 dictionary.setdefault(key, value)
+
+    def repeat_changes(self, entry):
+        for name, module in (entry.extras or {}).items():
+            sys.modules.setdefault(name, module)
+        for item, is_appended in entry.filters or ():
+            warnings._add_filter(*item, append=is_appended)
+        for finder in entry.finders or ():
+            if finder not in sys.meta_path:
+                sys.meta_path.append(finder)
+        for name, value in (entry.assignments or {}).items():
+            assign(name, value)
+        if entry.libraries:
+            self.set_thread_counts(entry.libraries)
 
     def set_thread_counts(self, libraries):
         now = os.environ._data
@@ -279,7 +289,7 @@ class _HandOver:
     def exec_module(self, module):
         # The import system has put this import's own in its place.
         module.__spec__ = self.entry.spec
-        issued = [item for entry in self.closure if not entry.is_given for item in entry.warnings]
+        issued = [item for entry in self.closure if not entry.is_given for item in entry.warnings or ()]
         self.preloader.hold(self.preloader.give, self.closure)
         for item in issued:
             warnings.warn_explicit(*item)

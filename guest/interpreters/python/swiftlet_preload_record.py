@@ -8,6 +8,7 @@ would have imported the same modules. So they are observed here, and not listed 
 import builtins
 import importlib._bootstrap as bootstrap
 import io
+import marshal
 import os
 import re
 import stat
@@ -39,6 +40,11 @@ LIBRARY_LINE = re.compile(r" (/\S+/([^/\s]+\.so[.0-9]*))$", re.MULTILINE)
 class Entry:
     """A preloaded module, with what its loading read and changed."""
 
+    __slots__ = (
+        "name", "module", "spec", "needs", "variables", "prefixes", "libraries", "files", "file", "identity", "filters", "warnings",
+        "finders", "assignments", "extras", "is_detached", "is_given",
+    )  # fmt: skip
+
     def __init__(self, name):
         self.name = name
         self.module = None
@@ -52,7 +58,8 @@ class Entry:
         self.libraries = []
         # What it asked the file system: (path, kind of question) to `identity_of` afterwards.
         self.files = {}
-        # The identity of its own file.
+        # Its own file, or None.
+        self.file = None
         self.identity = None
         # Warning filters that it added: (filter, is appended).
         self.filters = []
@@ -66,6 +73,24 @@ class Entry:
         # Its parent package's attribute was taken away until the module is handed over.
         self.is_detached = False
         self.is_given = False
+
+    def plain(self):
+        return self.name, list(self.needs), self.variables, self.files, self.file, self.identity
+
+
+def settle(entries):
+    """Copies of entries in memory of their own, close together: who hands modules over touches few pages besides the modules' own."""
+    # Version 2 makes new strings, and does not look for ones that are there.
+    copies = marshal.loads(marshal.dumps([entry.plain() for entry in entries], 2))
+    settled = []
+    for entry, values in zip(entries, copies):
+        copy = Entry.__new__(Entry)
+        for name in Entry.__slots__:
+            # Most have none of most things.
+            setattr(copy, name, getattr(entry, name) or None)
+        copy.name, copy.needs, copy.variables, copy.files, copy.file, copy.identity = values
+        settled.append(copy)
+    return settled
 
 
 def identity_of(path, kind=STATUS):
@@ -160,9 +185,8 @@ class Recorder:
             join_questions(entry.files)
             for path, kind in entry.files:
                 entry.files[path, kind] = identity_of(path, kind)
-            file = getattr(entry.module, "__file__", None)
-            if file:
-                entry.identity = identity_of(file)
+            entry.file = getattr(entry.module, "__file__", None)
+            entry.identity = identity_of(entry.file) if entry.file else None
 
     # Modules
 

@@ -52,6 +52,7 @@ def warm(preloader, names):
     gc.collect()
     mark = swiftlet_heap.HeapMark() if len(names) > 1 else None
     preloader.preload(names)
+    preloader.settle(names)
     gc.collect()
     gc.freeze()
     if mark is not None:
