@@ -36,10 +36,13 @@ FILES = {
     "lib_config.py": STARTED + "import os\nCONFIG = open('lib.conf').read() if os.path.exists('lib.conf') else ''\n",
     "lib_warns.py": STARTED
     + "import warnings\nwarnings.filterwarnings('ignore', 'lib_filter')\nwarnings.warn('lib is old', DeprecationWarning)\n",
+    "lib_optional.py": STARTED + "try:\n    import lib_absent\n    HAS = True\nexcept ImportError:\n    HAS = False\n",
+    "lib_asks.py": STARTED + "import importlib.util\nHAS = importlib.util.find_spec('lib_absent') is not None\n",
     "lib_random.py": STARTED + "import random\nGENERATOR = random.Random(1)\n",
 }
 ROOTS = [
-    "lib_top", "lib_top.extra", "lib_mode", "lib_config", "lib_warns", "lib_random", "lib_not_installed", "lib_native",
+    "lib_top", "lib_top.extra", "lib_mode", "lib_config", "lib_warns", "lib_random", "lib_not_installed", "lib_native", "lib_optional",
+    "lib_asks",
 ]  # fmt: skip
 
 
@@ -210,6 +213,19 @@ def test_a_file_that_is_read_at_the_import_counts(site):
     assert not site.is_preloaded("lib_config")
     assert site.run("_m.CONFIG") == "'mine'"
     assert site.is_preloaded("lib_top")
+
+
+@pytest.mark.parametrize("name", ["lib_optional", "lib_asks"])
+def test_an_optional_dependency_that_was_installed_counts(site, name):
+    site.write(site.libraries / "lib_absent.py", "")
+    assert not site.is_preloaded(name)
+    assert site.run("_m.HAS") == "True"
+
+
+@pytest.mark.parametrize("name", ["lib_optional", "lib_asks"])
+def test_an_optional_dependency_that_is_missing_still_changes_nothing(site, name):
+    assert site.is_preloaded(name)
+    assert site.run("_m.HAS") == "False"
 
 
 def test_a_file_in_another_working_directory_counts(site):

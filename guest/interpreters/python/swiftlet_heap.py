@@ -51,7 +51,7 @@ class HeapMark:
         self.before = anonymous_ranges()
 
     def move_growth(self):
-        """Moves what was allocated since into a file without a name. Returns the bytes moved; an `OSError` leaves all as it was."""
+        """Moves what was allocated since into a file without a name. Returns how many bytes; after an `OSError` the rest is where it was."""
         ranges = [part for whole in self.growth() for part in present_parts(*whole)]
         if not ranges or os.uname().machine != "x86_64":
             return 0

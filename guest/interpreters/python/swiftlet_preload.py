@@ -170,6 +170,7 @@ class Preloader:
             self.has_same_variables(waiting)
             and self.has_same_files(waiting)
             and all(self.is_found_first(entry) for entry in waiting if "." not in entry.name)
+            and self.has_same_searches(waiting)
             and self.is_left_alone(waiting)
         )
 
@@ -215,6 +216,16 @@ class Preloader:
             and type(spec.loader) is type(known.loader)
             and list(spec.submodule_search_locations or ()) == list(known.submodule_search_locations or ())
         )
+
+    def has_same_searches(self, entries):
+        """Whether optional dependencies have neither come nor gone."""
+        for entry in entries:
+            for name, was_there in entry.searches.items():
+                parent = self.module(name.rpartition(".")[0])
+                is_there = name in sys.modules or self.ask_others(name, getattr(parent, "__path__", None)) is not None
+                if is_there != was_there:
+                    return False
+        return True
 
     def is_left_alone(self, entries):
         """Whether no finder of the user's wants to load one of the submodules itself."""

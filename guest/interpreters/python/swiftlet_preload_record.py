@@ -7,6 +7,7 @@ would have imported the same modules. So they are observed here, and not listed 
 
 import builtins
 import importlib._bootstrap as bootstrap
+import importlib.util
 import io
 import marshal
 import os
@@ -41,7 +42,7 @@ class Entry:
     """A preloaded module, with what its loading read and changed."""
 
     __slots__ = (
-        "name", "module", "spec", "needs", "variables", "prefixes", "libraries", "files", "file", "identity", "filters", "warnings",
+        "name", "module", "spec", "needs", "searches", "variables", "prefixes", "libraries", "files", "file", "identity", "filters", "warnings",
         "finders", "assignments", "extras", "is_detached", "is_given",
     )  # fmt: skip
 
@@ -51,6 +52,8 @@ class Entry:
         self.spec = None
         # Names of the modules that its execution imported, in order.
         self.needs = {}
+        # Names that it looked for without loading them, and whether they were there: optional dependencies.
+        self.searches = {}
         # Environment variables that it read, with the values they had; None is a variable that was not set.
         self.variables = {}
         # Prefixes of variables that libraries read that came with it.
@@ -75,7 +78,7 @@ class Entry:
         self.is_given = False
 
     def plain(self):
-        return self.name, list(self.needs), self.variables, self.files, self.file, self.identity
+        return self.name, list(self.needs), self.searches, self.variables, self.files, self.file, self.identity
 
 
 def settle(entries):
@@ -88,7 +91,7 @@ def settle(entries):
         for name in Entry.__slots__:
             # Most have none of most things.
             setattr(copy, name, getattr(entry, name) or None)
-        copy.name, copy.needs, copy.variables, copy.files, copy.file, copy.identity = values
+        copy.name, copy.needs, copy.searches, copy.variables, copy.files, copy.file, copy.identity = values
         settled.append(copy)
     return settled
 
@@ -146,6 +149,9 @@ class Recorder:
         self.observe()
         self.known = set(sys.modules)
         self.replace(bootstrap, "_load_unlocked", self.loading(bootstrap._load_unlocked))
+        searching = self.searching(bootstrap._find_spec)
+        self.replace(bootstrap, "_find_spec", searching)
+        self.replace(importlib.util, "_find_spec", searching)
         self.replace(bootstrap, "_gcd_import", self.importing(bootstrap._gcd_import))
         self.replace(builtins, "__import__", self.importing_statement(builtins.__import__))
         self.replace(os._Environ, "__getitem__", self.reading_variable(os._Environ.__getitem__))
@@ -182,6 +188,8 @@ class Recorder:
             entry.assignments = {
                 name: value for name, value in entry.assignments.items() if os.environ._data.get(name) == value
             }
+            # What was loaded then is a need.
+            entry.searches = {name: is_there for name, is_there in entry.searches.items() if name not in entry.needs}
             join_questions(entry.files)
             for path, kind in entry.files:
                 entry.files[path, kind] = identity_of(path, kind)
@@ -236,6 +244,15 @@ class Recorder:
             return module
 
         return import_
+
+    def searching(self, original):
+        def find(name, path, target=None):
+            spec = original(name, path, target)
+            if self.stack:
+                self.stack[-1].searches[name] = spec is not None
+            return spec
+
+        return find
 
     def need(self, name):
         if self.stack and name in sys.modules and name != self.stack[-1].name:
