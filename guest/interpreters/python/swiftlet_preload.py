@@ -111,6 +111,13 @@ class Preloader:
         entry = self.entries.get(name)
         return None if entry is None else entry.module
 
+    def when_imported(self, name, hook):
+        """Calls a hook with a module: now if it was imported, or right after it is handed over."""
+        if name in sys.modules:
+            hook(sys.modules[name])
+        else:
+            self.hooks[name] = hook
+
     def reseed(self, seed):
         """Makes the randomness that preloaded modules hold this VM's own."""
         for number, generator in enumerate(self.generators):
@@ -245,20 +252,20 @@ class Preloader:
 
     def give(self, closure):
         """Puts modules into `sys.modules`, and makes the changes that their import makes."""
-        for entry in closure:
-            if entry.is_given:
-                continue
+        given = [entry for entry in closure if not entry.is_given]
+        for entry in given:
             entry.is_given = True
             sys.modules[entry.name] = entry.module
             if entry.is_detached:
                 package, _, child = entry.name.rpartition(".")
                 setattr(self.module(package), child, entry.module)
             self.repeat_changes(entry)
-            if entry.name in self.hooks:
-                self.hooks[entry.name](entry.module)
         for dictionary, added in self.registrations:
             for key, value in added.items():
                 dictionary.setdefault(key, value)
+        for entry in given:
+            if entry.name in self.hooks:
+                self.hooks[entry.name](entry.module)
 
     def repeat_changes(self, entry):
         for name, module in (entry.extras or {}).items():

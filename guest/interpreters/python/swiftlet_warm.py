@@ -72,11 +72,11 @@ def become_own(preloader, seed):
     """Replaces the random state that all clones of a template have in common, and follows the variables of this VM."""
     random.seed(seed)
     preloader.reseed(seed)
-    numpy, ssl, uuid, tempfile, platform, process = map(
-        preloader.module, ("numpy.random.mtrand", "ssl", "uuid", "tempfile", "platform", "multiprocessing.process")
+    ssl, uuid, tempfile, platform, process = map(
+        preloader.module, ("ssl", "uuid", "tempfile", "platform", "multiprocessing.process")
     )
-    if numpy is not None:
-        numpy.seed(list(struct.unpack("<8I", seed[:32])))
+    # numpy imports more of itself for that, so it waits until numpy is imported.
+    preloader.when_imported("numpy.random.mtrand", lambda module: module.seed(list(struct.unpack("<8I", seed[:32]))))
     if ssl is not None:
         ssl.RAND_add(seed, 32.0)
     if uuid is not None:
