@@ -138,6 +138,8 @@ package struct QEMUCommand: Sendable {
         ]
         // Without a clock source finer than its tick the guest has no high resolution timers, and ticks when idle.
         if accelerator == .tcg, tscKHz > 0 { words += ["tsc_early_khz=\(tscKHz)", "tsc=reliable"] }
+        // The Python interpreter preloads libraries in a template's guest only: a VM that boots for a call must not wait for it.
+        if start == .bootIntoFile { words.append("swiftlet.template") }
         return words.joined(separator: " ")
     }
 }
