@@ -16,8 +16,13 @@ CONTRACT = pathlib.Path(__file__).parent / "contract"
 
 @pytest.mark.parametrize("name", sorted(CAPTURES))
 def test_the_contract_is_the_one_that_is_written_down(server, name):
-    captured = CAPTURES[name](server)
-    assert captured.splitlines() == (CONTRACT / name).read_text().splitlines()
+    captured = CAPTURES[name](server).splitlines()
+    known = (CONTRACT / name).read_text().splitlines()
+    if name == "metrics.txt":
+        # Which labels a metric has shows when it has counted something: other tests of this server may have made it count more.
+        assert set(known) <= set(captured)
+        captured, known = ([line for line in lines if line.startswith("#")] for lines in (captured, known))
+    assert captured == known
 
 
 def test_a_database_of_an_earlier_version_opens_and_serves():
@@ -37,6 +42,6 @@ def test_a_database_of_an_earlier_version_opens_and_serves():
         body = {"command": "print(40 + 2)", "session_id": session}
         reply = requests.post(server.url + "/execute", json=body, headers=headers, timeout=120)
         assert reply.json()["stdout"] == "42\n"
-        assert "sessions" in server.command("audit", "--json").stdout
+        assert session in server.command("audit", "--json").stdout
     finally:
         server.stop()

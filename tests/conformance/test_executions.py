@@ -287,7 +287,7 @@ def test_an_end_that_the_database_does_not_take_is_told_truly_and_written_down_l
         for id, code in [(result["execution_id"], 3), (task, 0), (known, 0)]:
             wait_until(lambda: database.execute(query, (id,)).fetchone() == ("exited", code), 10)
         assert record(server, task)["serialized_stdout"] == "out\n"
-        assert "could not be written down" in server.log_text()
+        assert "could not be recorded" in server.log_text()
     finally:
         server.stop()
 

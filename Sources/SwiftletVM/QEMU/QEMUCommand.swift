@@ -31,14 +31,14 @@ package struct QEMUCommand: Sendable {
 
     /// The files as QEMU sees them, in its jail or outside.
     package struct Files: Equatable, Sendable {
-        var kernel: String
-        var initramfs: String
+        package var kernel: String
+        package var initramfs: String
         /// The image's root file system.
-        var rootFileSystem: String
+        package var rootFileSystem: String
         /// The template's overlay on it; for a clone.
-        var templateDisk: String
+        package var templateDisk: String
         /// This VM's own overlay.
-        var disk: String
+        package var disk: String
 
         package init(
             kernel: String,
