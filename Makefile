@@ -31,6 +31,7 @@ build:
 	$(call STAMP,Building the programs)
 	$(SWIFT_BUILD) --product swiftlet
 	$(SWIFT_BUILD) --product swiftlet-agent
+	$(SWIFT_BUILD) --product swiftlet-bench
 
 image:
 	$(PROGRAM) image build
@@ -55,8 +56,8 @@ unit: images
 	touch $@
 
 runner: .venv/installed
-	$(call STAMP,Interpreter tests)
-	.venv/bin/python -m pytest -q guest/tests
+	$(call STAMP,Interpreter and benchmark tests)
+	.venv/bin/python -m pytest -q guest/tests benchmarks/peers
 
 conformance: images .venv/installed
 	$(call STAMP,Conformance tests on a real server)

@@ -17,7 +17,7 @@ let package = Package(
     products: [
         .executable(name: "swiftlet", targets: ["swiftlet"]),
         .executable(name: "swiftlet-agent", targets: ["swiftlet-agent"]),
-
+        .executable(name: "swiftlet-bench", targets: ["swiftlet-bench"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -39,6 +39,7 @@ let package = Package(
             name: "swiftlet",
             dependencies: [
                 "SwiftletAccounts",
+                "SwiftletClient",
                 "SwiftletCore",
                 "SwiftletHTTP",
                 "SwiftletJSON",
@@ -46,15 +47,31 @@ let package = Package(
                 "SwiftletStore",
                 "SwiftletVM",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SystemPackage", package: "swift-system"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: settings
+        ),
+        .executableTarget(
+            name: "swiftlet-bench",
+            dependencies: [
+                "SwiftletClient",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "SwiftletClient",
+            dependencies: [
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
             ],
             swiftSettings: settings
         ),
@@ -213,6 +230,21 @@ let package = Package(
             swiftSettings: settings
         ),
         .testTarget(
+            name: "SwiftletAgentCoreTests",
+            dependencies: [
+                "AgentProtocol",
+                "SwiftletAgentCore",
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletBenchTests",
+            dependencies: [
+                "swiftlet-bench"
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
             name: "SwiftletCoreTests",
             dependencies: [
                 "SwiftletCore",
@@ -283,6 +315,7 @@ let package = Package(
                 "SwiftletStore",
                 "SwiftletTestSupport",
                 "SwiftletVM",
+                .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

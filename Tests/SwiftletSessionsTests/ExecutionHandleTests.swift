@@ -6,7 +6,7 @@ import SwiftletCore
 import SwiftletSessions
 import Testing
 
-@Suite struct ExecutionJournalTests {
+@Suite struct ExecutionHandleTests {
     private let log = OutputLog(path: "/nonexistent/file", memoryLimit: 4 << 20, limit: 4 << 20)
     private let later = ContinuousClock.now + .seconds(60)
 
@@ -23,8 +23,8 @@ import Testing
         return ExecutionHandle(record, logs: [.stdout: log], patience: patience)
     }
 
-    private func write(_ bytes: Int, _ handle: ExecutionHandle) {
-        log.append([UInt8](repeating: 1, count: bytes)[...])
+    private func write(_ bytes: Int, _ handle: ExecutionHandle) async throws {
+        try await log.append([UInt8](repeating: 1, count: bytes)[...])
         handle.advanced()
     }
 
@@ -45,26 +45,26 @@ import Testing
         }
     }
 
-    @Test func aWaitEndsWithTheNextChange() async {
+    @Test func aWaitEndsWithTheNextChange() async throws {
         let handle = handle()
         let version = handle.version
         async let changed = returns(within: .seconds(30)) {
             await handle.waitForChange(after: version, within: .seconds(60))
         }
-        write(1, handle)
+        try await write(1, handle)
         #expect(await changed)
     }
 
-    @Test func aWaitForAChangeThatHasHappenedEndsAtOnce() async {
+    @Test func aWaitForAChangeThatHasHappenedEndsAtOnce() async throws {
         let handle = handle()
         let version = handle.version
-        write(1, handle)
+        try await write(1, handle)
         #expect(
             await returns(within: .seconds(30)) { await handle.waitForChange(after: version, within: .seconds(60)) }
         )
     }
 
-    @Test func aWaitEndsAtItsLimitAndWhenItsTaskIsCancelled() async {
+    @Test func aWaitEndsAtItsLimitAndWhenItsTaskIsCancelled() async throws {
         let handle = handle()
         await handle.waitForChange(after: handle.version, within: .milliseconds(20))
         let task = Task { await handle.waitForChange(after: handle.version, within: .seconds(600)) }
@@ -72,36 +72,36 @@ import Testing
         await task.value
     }
 
-    @Test func theSizesOfARecordAreThoseOfItsLogs() {
+    @Test func theSizesOfARecordAreThoseOfItsLogs() async throws {
         let handle = handle()
-        write(10, handle)
+        try await write(10, handle)
         #expect(handle.record.size(of: .stdout) == .init(bytes: 10))
         #expect(handle.record.size(of: .stderr) == .init())
     }
 
-    @Test func whoIsFarBehindIsWaitedForUntilItHasCaughtUp() async {
+    @Test func whoIsFarBehindIsWaitedForUntilItHasCaughtUp() async throws {
         let handle = handle()
         let follower = handle.subscribe(from: 0)
-        write(2 << 20, handle)
+        try await write(2 << 20, handle)
         let waits = { @Sendable in await handle.waitForSubscribers(until: later) { false } }
         #expect(await returns(within: .milliseconds(200), waits) == false)
         handle.delivered(3 << 19, to: follower)
         #expect(await returns(within: .seconds(30), waits))
     }
 
-    @Test func whoLeavesIsNotWaitedForNorWhoIsSilentForLong() async {
+    @Test func whoLeavesIsNotWaitedForNorWhoIsSilentForLong() async throws {
         let handle = handle(patience: .milliseconds(50))
         let follower = handle.subscribe(from: 0)
-        write(2 << 20, handle)
+        try await write(2 << 20, handle)
         #expect(await returns(within: .seconds(30)) { await handle.waitForSubscribers(until: later) { false } })
         handle.unsubscribe(follower)
         #expect(await returns(within: .seconds(30)) { await handle.waitForSubscribers(until: later) { false } })
     }
 
-    @Test func nobodyIsWaitedForWhenWhatRunsIsOver() async {
+    @Test func nobodyIsWaitedForWhenWhatRunsIsOver() async throws {
         let handle = handle()
         _ = handle.subscribe(from: 0)
-        write(2 << 20, handle)
+        try await write(2 << 20, handle)
         #expect(await returns(within: .seconds(30)) { await handle.waitForSubscribers(until: later) { true } })
         #expect(await returns(within: .seconds(30)) { await handle.waitForSubscribers(until: .now) { false } })
         handle.unpace()

@@ -82,7 +82,7 @@ extension ExecutionService {
             guard let started = record.startedAt, started < moment, !record.state.isFinal else { continue }
             let logs = ExecutionStream.allCases.map { execution.handle.log(of: $0) }
             await attempt("A running execution could not be recorded") {
-                try await NIOThreadPool.singleton.runIfActive { logs.forEach { $0.persist() } }
+                for log in logs { try await log.persist() }
                 if !written.contains(record.id), running[record.id] != nil { try await store.begin(record) }
             }
             written.insert(record.id)

@@ -3,7 +3,6 @@
 import AgentClient
 import AgentProtocol
 import NIOCore
-import NIOPosix
 import SwiftletAccounts
 import SwiftletCore
 import SwiftletVM
@@ -139,9 +138,9 @@ extension RunningExecution {
 
     private func append(_ bytes: [UInt8], of channel: AgentProtocol.Channel) async throws {
         switch channel {
-        case .stdout: try await append(bytes, to: .stdout)
+        case .stdout: try await handle.log(of: .stdout).append(bytes[...])
         case .source, .content: break  // The connection lets neither through on an execution's stream.
-        case .stderr: try await append(bytes, to: .stderr)
+        case .stderr: try await handle.log(of: .stderr).append(bytes[...])
         case .results:
             for bundle in results.withLock({ $0.append(bytes) }) { try await append(bundle: bundle) }
         }
@@ -149,23 +148,8 @@ extension RunningExecution {
 
     private func append(bundle: String) async throws {
         let line = Array(bundle.utf8) + [UInt8(ascii: "\n")]
-        let isAppended = try await write(line.count, to: .results) { $0.appendWhole(line) }
-        if !isAppended { handle.update { $0.sizes[.results, default: .init()].dropped += 1 } }
-    }
-
-    private func append(_ bytes: [UInt8], to stream: ExecutionStream) async throws {
-        try await write(bytes.count, to: stream) { $0.append(bytes[...]) }
-    }
-
-    /// Writes to a log, on a thread that may wait for the disk unless the bytes stay in memory.
-    private func write<Value: Sendable>(
-        _ count: Int,
-        to stream: ExecutionStream,
-        _ body: @escaping @Sendable (OutputLog) -> Value
-    ) async throws -> Value {
-        let log = handle.log(of: stream)
-        if log.fitsInMemory(count) { return body(log) }
-        return try await NIOThreadPool.singleton.runIfActive { body(log) }
+        guard !(try await handle.log(of: .results).appendWhole(line)) else { return }
+        handle.update { $0.sizes[.results, default: .init()].dropped += 1 }
     }
 
     /// Records in which VM the code runs.

@@ -2,6 +2,7 @@
 
 import NIOCore
 import NIOPosix
+import SwiftletCore
 import Synchronization
 
 #if canImport(Glibc)
@@ -10,13 +11,18 @@ import Synchronization
 
 /// The bytes of one output stream: in memory while they are few, in a file when they are many or when they must outlive the server.
 ///
-/// Written by one task and read by any number, while it is written and afterwards.
+/// Appended to by one task and read by any number, while it is written and afterwards. No lock is held over a read or a write of
+/// the disk: readers take what the file holds so far, and writers of the file wait for each other without holding a thread.
 package final class OutputLog: Sendable {
     private struct State {
         var memory: [UInt8] = []
         var file: Int32?
         var fileBytes = 0
         var dropped = 0
+        /// The memory's bytes are being moved into the file: none may be added to them.
+        var isSpilling = false
+
+        var count: Int { memory.count + fileBytes }
     }
 
     private let state: Mutex<State>
@@ -24,6 +30,8 @@ package final class OutputLog: Sendable {
     private let memoryLimit: Int
     private let limit: Int
     private let budget: OutputBudget?
+    /// Held by the task that writes to the file.
+    private let fileWriter = AsyncSemaphore()
 
     /// An empty log.
     ///
@@ -73,7 +81,7 @@ package final class OutputLog: Sendable {
     }
 
     /// Bytes that can be read.
-    package var count: Int { state.withLock { $0.memory.count + $0.fileBytes } }
+    package var count: Int { state.withLock { $0.count } }
 
     /// Bytes that were dropped at the limit or for lack of disk.
     package var droppedBytes: Int { state.withLock { $0.dropped } }
@@ -81,85 +89,118 @@ package final class OutputLog: Sendable {
     /// The bytes, if no file holds them.
     package var inMemory: [UInt8]? { state.withLock { $0.file == nil ? $0.memory : nil } }
 
-    /// Whether `append` of so many bytes would touch no file.
-    package func fitsInMemory(_ bytes: Int) -> Bool {
-        state.withLock { $0.file == nil && $0.memory.count + bytes <= memoryLimit }
-    }
+    // MARK: Writing
 
-    /// Adds bytes. What does not fit, or cannot be written, is counted in ``droppedBytes``. Blocks on the disk for what goes to the file.
-    package func append(_ bytes: ArraySlice<UInt8>) {
-        state.withLock { state in
+    /// Adds bytes. What does not fit, or cannot be written, is counted in ``droppedBytes``.
+    package func append(_ bytes: ArraySlice<UInt8>) async throws {
+        let room = state.withLock { state in
             // A hole in the output would be a lie: after the first loss everything is dropped.
-            guard state.dropped == 0 else {
-                state.dropped += bytes.count
-                return
-            }
-            let kept = keep(bytes, in: &state)
-            state.dropped += bytes.count - kept
+            let room = state.dropped == 0 ? min(bytes.count, max(0, limit - state.count)) : 0
+            state.dropped += bytes.count - room
+            return room
         }
+        guard room > 0 else { return }
+        let kept = try await keep(bytes.prefix(room))
+        state.withLock { $0.dropped += room - kept }
     }
 
-    /// Adds all of the bytes or none: for what is worthless when it is cut. Blocks on the disk as ``append(_:)`` does.
-    package func appendWhole(_ bytes: [UInt8]) -> Bool {
+    /// Adds all of the bytes or none: for what is worthless when it is cut.
+    package func appendWhole(_ bytes: [UInt8]) async throws -> Bool {
+        guard bytes.count <= limit - count else { return false }
+        let kept = try await keep(bytes[...])
+        guard kept < bytes.count else { return true }
+        budget?.giveBack(kept)
         state.withLock { state in
-            guard bytes.count <= limit - state.memory.count - state.fileBytes else { return false }
-            let kept = keep(bytes[...], in: &state)
-            guard kept < bytes.count else { return true }
-            budget?.giveBack(kept)
             if state.file == nil { state.memory.removeLast(kept) } else { state.fileBytes -= kept }
-            return false
         }
+        return false
+    }
+
+    /// Moves what is in memory into the file, where it outlives the process, and keeps it there from now on.
+    package func persist() async throws {
+        guard state.withLock({ $0.file == nil && !$0.memory.isEmpty }) else { return }
+        try await writingFile { _ = self.spill() }
     }
 
     /// Returns how many of the bytes were kept.
-    private func keep(_ bytes: ArraySlice<UInt8>, in state: inout State) -> Int {
-        let room = min(bytes.count, max(0, limit - state.memory.count - state.fileBytes))
-        let granted = budget?.take(room) ?? room
+    private func keep(_ bytes: ArraySlice<UInt8>) async throws -> Int {
+        let granted = budget?.take(bytes.count) ?? bytes.count
         let rest = bytes.prefix(granted)
-        let kept: Int
-        if state.file == nil, state.memory.count + rest.count <= memoryLimit || !spill(&state) {
-            let head = rest.prefix(max(0, memoryLimit - state.memory.count))
-            state.memory.append(contentsOf: head)
-            kept = head.count
-        } else {
-            kept = Self.write(rest, to: &state)
+        do {
+            let kept = appendToMemory(rest) ? rest.count : try await writingFile { self.writeOrSpill(rest) }
+            budget?.giveBack(granted - kept)
+            return kept
+        } catch {
+            budget?.giveBack(granted)
+            throw error
         }
-        budget?.giveBack(granted - kept)
-        return kept
     }
 
-    /// Moves what is in memory into the file, where it outlives the process, and keeps it there from now on. Blocks on the disk.
-    package func persist() {
+    /// False when the bytes belong into the file.
+    private func appendToMemory(_ bytes: ArraySlice<UInt8>) -> Bool {
         state.withLock { state in
-            if state.file == nil, !state.memory.isEmpty { _ = spill(&state) }
+            guard state.file == nil, !state.isSpilling, state.memory.count + bytes.count <= memoryLimit else {
+                return false
+            }
+            state.memory.append(contentsOf: bytes)
+            return true
         }
     }
 
-    /// False when there can be no file: then what is in memory stays there.
-    private func spill(_ state: inout State) -> Bool {
+    /// Runs a body that writes to the file, on a thread that may wait for the disk.
+    private func writingFile<Value: Sendable>(_ body: @escaping @Sendable () -> Value) async throws -> Value {
+        guard await fileWriter.acquire() == .acquired else { throw CancellationError() }
+        defer { fileWriter.release() }
+        return try await NIOThreadPool.singleton.runIfActive(body)
+    }
+
+    /// Writes to the file, which is made if it is not there. Without a file what fits into memory is kept there.
+    private func writeOrSpill(_ bytes: ArraySlice<UInt8>) -> Int {
+        guard spill() else {
+            return state.withLock { state in
+                let head = bytes.prefix(max(0, memoryLimit - state.memory.count))
+                state.memory.append(contentsOf: head)
+                return head.count
+            }
+        }
+        let (file, offset) = state.withLock { ($0.file, $0.fileBytes) }
+        guard let file else { return 0 }
+        let written = Self.write(bytes, to: file, at: offset)
+        state.withLock { $0.fileBytes += written }
+        return written
+    }
+
+    /// Moves the memory's bytes into the file. False when there can be no file: then they stay where they are.
+    private func spill() -> Bool {
+        guard state.withLock({ $0.file == nil }) else { return true }
         guard let path else { return false }
         let descriptor = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { return false }
-        state.file = descriptor
-        let written = Self.write(state.memory[...], to: &state)
-        guard written == state.memory.count else {
+        let memory = state.withLock { state in
+            state.isSpilling = true
+            return state.memory
+        }
+        let isWritten = Self.write(memory[...], to: descriptor, at: 0) == memory.count
+        state.withLock { state in
+            state.isSpilling = false
+            guard isWritten else { return }
+            state.file = descriptor
+            state.fileBytes = memory.count
+            state.memory = []
+        }
+        if !isWritten {
             close(descriptor)
             unlink(path)
-            state.file = nil
-            state.fileBytes = 0
-            return false
         }
-        state.memory = []
-        return true
+        return isWritten
     }
 
-    private static func write(_ bytes: ArraySlice<UInt8>, to state: inout State) -> Int {
-        guard let file = state.file else { return 0 }
+    /// Returns how many bytes were written.
+    private static func write(_ bytes: ArraySlice<UInt8>, to file: Int32, at offset: Int) -> Int {
         var done = 0
         bytes.withUnsafeBytes { raw in
             while done < raw.count {
-                let start = raw.baseAddress?.advanced(by: done)
-                let count = pwrite(file, start, raw.count - done, off_t(state.fileBytes + done))
+                let count = pwrite(file, raw.baseAddress?.advanced(by: done), raw.count - done, off_t(offset + done))
                 guard count > 0 else {
                     if count < 0, errno == EINTR { continue }
                     return
@@ -167,22 +208,23 @@ package final class OutputLog: Sendable {
                 done += count
             }
         }
-        state.fileBytes += done
         return done
     }
 
+    // MARK: Reading
+
     /// Reads up to `count` bytes at an offset; empty at the end. Blocks on the disk for what is in the file.
     package func read(at offset: Int, upTo count: Int) -> [UInt8] {
-        state.withLock { state in
-            guard let file = state.file else {
-                guard offset < state.memory.count else { return [] }
-                return Array(state.memory[offset..<min(offset + count, state.memory.count)])
-            }
-            let wanted = min(count, state.fileBytes - offset)
-            guard wanted > 0 else { return [] }
-            return [UInt8](unsafeUninitializedCapacity: wanted) { buffer, filled in
-                filled = max(0, pread(file, buffer.baseAddress, wanted, off_t(offset)))
-            }
+        let (file, end, memory) = state.withLock { state -> (Int32?, Int, ArraySlice<UInt8>) in
+            guard state.file == nil, offset < state.memory.count else { return (state.file, state.fileBytes, []) }
+            return (nil, 0, state.memory[offset..<min(offset + count, state.memory.count)])
+        }
+        // The file stays open as long as the log, which the caller holds.
+        guard let file else { return Array(memory) }
+        let wanted = min(count, end - offset)
+        guard wanted > 0 else { return [] }
+        return [UInt8](unsafeUninitializedCapacity: wanted) { buffer, filled in
+            filled = max(0, pread(file, buffer.baseAddress, wanted, off_t(offset)))
         }
     }
 }

@@ -196,7 +196,7 @@ package actor SessionService: SessionAPI, Service {
     }
 
     /// New sessions, executions and operations on files are refused from now on.
-    func stopAccepting() {
+    package func stopAccepting() {
         accepting = false
     }
 

@@ -33,7 +33,8 @@ struct EngineBootstrap: Sendable {
         let spawner = NIOThreadPool(numberOfThreads: 1)
         spawner.start()
         let emptyDisk = "\(configuration.directory)/empty.qcow2"
-        try await makeEmptyDisk(emptyDisk, spawner: spawner)
+        let qemu = try await QEMUBuild.examine(configuration.qemu, spawner: spawner, threads: threads)
+        try await makeEmptyDisk(emptyDisk, with: qemu, spawner: spawner)
         let cgroups = try await threads.runIfActive {
             let cgroups = HostCgroups(owner: configuration.directory)
             cgroups.sweep()
@@ -43,9 +44,15 @@ struct EngineBootstrap: Sendable {
             logger.warning("This host gives no cgroups: a VM's QEMU is held by its own settings alone")
         }
         return EngineContext(
-            qemu: configuration.qemu,
-            accelerator: configuration.accelerator,
-            jail: try await jail(spawner: spawner),
+            qemu: qemu,
+            platform: QEMUPlatform(
+                accelerator: configuration.accelerator,
+                version: qemu.version,
+                processor: configuration.processor,
+                tscKHz: cprocess_tsc_khz(),
+                firmwareDirectories: qemu.firmwareDirectories
+            ),
+            jail: try await jail(for: qemu, spawner: spawner),
             cgroups: cgroups.controllers.isEmpty ? nil : cgroups,
             mayRenice: Self.mayRenice,
             imageDirectory: configuration.image.directory,
@@ -55,7 +62,6 @@ struct EngineBootstrap: Sendable {
             directory: configuration.directory,
             bootTimeout: configuration.bootTimeout,
             diskLimit: configuration.diskLimit,
-            tscKHz: cprocess_tsc_khz(),
             eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
             spawner: spawner,
             blocking: threads
@@ -78,7 +84,7 @@ struct EngineBootstrap: Sendable {
         }
     }
 
-    private func jail(spawner: NIOThreadPool) async throws -> Jail {
+    private func jail(for qemu: QEMUBuild, spawner: NIOThreadPool) async throws -> Jail {
         guard let bubblewrap = configuration.bubblewrap else {
             logger.warning("QEMU runs WITHOUT A JAIL: a guest that breaks out of it has this server's rights")
             return .none
@@ -91,20 +97,20 @@ struct EngineBootstrap: Sendable {
         }
         let root = try await JailRoot.ensure(
             in: URL(filePath: configuration.directory).deletingLastPathComponent().path,
-            qemu: configuration.qemu,
+            qemu: qemu,
             spawner: spawner,
             threads: threads
         )
         let jail = Jail.bubblewrap(executable: bubblewrap, root: root)
-        try await check(jail, spawner: spawner)
+        try await check(jail, root: root, spawner: spawner)
         return jail
     }
 
     /// Starts QEMU once in the jail: a host that forbids user namespaces shows it here and not at the first VM.
-    private func check(_ jail: Jail, spawner: NIOThreadPool) async throws {
+    private func check(_ jail: Jail, root: JailRoot, spawner: NIOThreadPool) async throws {
         let disk = "\(configuration.directory)/empty.qcow2"
         let view = Jail.View(image: configuration.image.directory, disk: disk, usesKVM: false)
-        let (executable, arguments) = jail.command(qemu: configuration.qemu, view: view)
+        let (executable, arguments) = jail.command(qemu: root.qemu, view: view)
         let outcome = try await ShortCommand(executable, arguments + ["--version"]).run(
             spawner: spawner,
             threads: threads
@@ -119,50 +125,16 @@ struct EngineBootstrap: Sendable {
     }
 
     /// An overlay of the root file system's size that is backed by nothing: QEMU is told by what each time.
-    private func makeEmptyDisk(_ path: String, spawner: NIOThreadPool) async throws {
+    private func makeEmptyDisk(_ path: String, with qemu: QEMUBuild, spawner: NIOThreadPool) async throws {
         var status = stat()
         guard stat(configuration.image.rootFileSystem, &status) == 0 else {
             throw MicroVMError.cannotStart("\(configuration.image.rootFileSystem): \(String(cString: strerror(errno)))")
         }
-        let command = ShortCommand(configuration.qemuImg, ["create", "-q", "-f", "qcow2", path, "\(status.st_size)"])
+        var command = ShortCommand(qemu.imageTool, ["create", "-q", "-f", "qcow2", path, "\(status.st_size)"])
+        command.environment = qemu.environment
         let outcome = try await command.run(spawner: spawner, threads: threads)
         guard outcome.status == .exited(0) else {
             throw MicroVMError.cannotStart("qemu-img create \(path) ended with \(outcome.status): \(outcome.output)")
-        }
-    }
-}
-
-extension TemplateIdentity {
-    /// What makes the identities of an engine's templates, by shape.
-    static func maker(
-        for configuration: MicroVMEngine.Configuration,
-        spawner: NIOThreadPool,
-        threads: NIOThreadPool
-    ) async throws -> @Sendable (VMShape) -> TemplateIdentity {
-        let version = try await ShortCommand(configuration.qemu, ["--version"]).run(spawner: spawner, threads: threads)
-        let attributes = try? FileManager.default.attributesOfItem(atPath: configuration.qemu)
-        let changed = (attributes?[.modificationDate] as? Date)?.timeIntervalSince1970 ?? 0
-        let line = version.output.split(separator: "\n").first.map(String.init) ?? "no version"
-        let processor = HostProcessor.model
-        return { shape in
-            let files = QEMUCommand.Files(kernel: "", initramfs: "", rootFileSystem: "", templateDisk: "", disk: "")
-            let command = QEMUCommand(
-                accelerator: configuration.accelerator,
-                shape: shape,
-                start: .restore,
-                files: files,
-                tscKHz: 0
-            )
-            return TemplateIdentity(
-                image: configuration.image.id,
-                imageDigests: configuration.image.manifest.digests,
-                initramfs: URL(filePath: configuration.initramfs).lastPathComponent,
-                shape: shape,
-                accelerator: configuration.accelerator,
-                qemu: "\(line), changed \(Int(changed))",
-                processor: processor,
-                machine: command.machine + command.processor
-            )
         }
     }
 }

@@ -7,11 +7,11 @@ extension MicroVMEngine {
     package struct Configuration: Sendable {
         /// The path of `qemu-system-x86_64`.
         package var qemu: String
-        /// The path of `qemu-img`.
-        package var qemuImg: String = "/usr/bin/qemu-img"
         /// The path of `bwrap`; nil starts QEMU without a jail.
         package var bubblewrap: String? = "/usr/bin/bwrap"
         package var accelerator: Accelerator
+        /// The processor that guests see under TCG.
+        package var processor = EmulatedProcessor.fast
         package var image: Image
         /// The initramfs's path, beside the image's files.
         package var initramfs: String

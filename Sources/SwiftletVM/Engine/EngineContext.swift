@@ -5,8 +5,8 @@ import NIOPosix
 
 /// What every VM of an engine shares.
 struct EngineContext: Sendable {
-    var qemu: String
-    var accelerator: Accelerator
+    var qemu: QEMUBuild
+    var platform: QEMUPlatform
     var jail: Jail
     var cgroups: HostCgroups?
     /// Whether a slower pace can be taken back: without the right to, a VM would keep it for life.
@@ -22,7 +22,6 @@ struct EngineContext: Sendable {
     var bootTimeout: Duration
     /// Bytes that a VM may write to its disk.
     var diskLimit: UInt64
-    var tscKHz: UInt64
     var eventLoopGroup: any EventLoopGroup
     /// One thread that lives as long as the process; see `ChildProcess.spawn`.
     var spawner: NIOThreadPool

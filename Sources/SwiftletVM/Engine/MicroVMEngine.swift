@@ -77,11 +77,9 @@ package final class MicroVMEngine: VMProvider {
         logger: Logger
     ) async throws -> TemplateLibrary? {
         guard let directory = configuration.templates else { return nil }
-        let identify = try await TemplateIdentity.maker(
-            for: configuration,
-            spawner: resources.spawner,
-            threads: resources.blocking
-        )
+        let identify = try await resources.blocking.runIfActive {
+            try TemplateIdentity.maker(for: configuration, resources: resources)
+        }
         let store = TemplateStore(directory: directory)
         return TemplateLibrary(
             builder: TemplateBuilder(store: store, resources: resources, logger: logger),

@@ -83,7 +83,7 @@ package struct JailProbe: Sendable {
             accelerator: configuration.accelerator,
             qemu: "",
             processor: "",
-            machine: []
+            arguments: []
         )
         let manifest = TemplateManifest(
             identity: identity,

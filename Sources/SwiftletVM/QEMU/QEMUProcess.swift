@@ -87,6 +87,7 @@ struct QEMUProcess: Sendable {
         let process = try await ChildProcess.spawn(
             executable,
             arguments: arguments,
+            environment: resources.jail == .none ? resources.qemu.environment : [:],
             descriptors: [null.number, errors.theirs, errors.theirs] + inherited + [state.number],
             limits: limits,
             on: resources.spawner
@@ -129,16 +130,15 @@ struct QEMUProcess: Sendable {
             image: resources.imageDirectory,
             template: launch.template?.directory,
             disk: launch.directory.disk,
-            usesKVM: resources.accelerator == .kvm
+            usesKVM: resources.platform.accelerator == .kvm
         )
         let qemu = QEMUCommand(
-            accelerator: resources.accelerator,
+            platform: resources.platform,
             shape: launch.shape,
             start: launch.start,
-            files: resources.jail.files(view, kernel: resources.kernel, initramfs: resources.initramfs),
-            tscKHz: resources.tscKHz
+            files: resources.jail.files(view, kernel: resources.kernel, initramfs: resources.initramfs)
         )
-        let (executable, arguments) = resources.jail.command(qemu: resources.qemu, view: view)
+        let (executable, arguments) = resources.jail.command(qemu: resources.qemu.executable, view: view)
         return (executable, arguments + qemu.arguments)
     }
 

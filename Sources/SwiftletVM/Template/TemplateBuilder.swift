@@ -55,7 +55,7 @@ struct TemplateBuilder: Sendable {
         return try await resources.blocking.runUncancelled { [store, resources] in
             try memory.seal()
             try memory.save("\(work)/memory")
-            let template = try store.publish(work, identity: identity, tscKHz: resources.tscKHz)
+            let template = try store.publish(work, identity: identity, tscKHz: resources.platform.tscKHz)
             return LoadedTemplate(template: template, memory: memory)
         }
     }

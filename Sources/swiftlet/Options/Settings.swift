@@ -4,6 +4,7 @@ import ArgumentParser
 import Configuration
 import Foundation
 import Logging
+import SwiftletClient
 import SwiftletCore
 import SwiftletSessions
 import SwiftletVM
@@ -86,7 +87,7 @@ struct Settings: Sendable {
 
     private init(_ reader: SettingReader) throws {
         let executable = URL(filePath: CommandLine.arguments.first ?? "").resolvingSymlinksInPath()
-        let home = DataDirectory.standard
+        let home = FirstKey.standardDataDirectory
         let path = reader.string(.dataDirectory) ?? home
         data = DataDirectory(path: path, images: reader.string(.imagesDirectory) ?? "\(path)/images")
         data.templates = reader.string(.templatesDirectory) ?? data.templates

@@ -14,6 +14,7 @@ const v8 = require('v8');
 const inspector = require('inspector');
 const { Writable } = require('stream');
 const { Worker } = require('worker_threads');
+const { isTemplate, preload } = require('./preload.js');
 const { importName } = require('./source.js');
 
 const FINISHED = 0, EXCEPTION = 1, EXIT = 2;
@@ -144,6 +145,7 @@ class Interpreter {
 
   warm() {
     for (const name of ['child_process', 'crypto', 'http', 'fs/promises', 'url', 'timers/promises']) require(name);
+    if (isTemplate()) preload();
     this.inspect([{ a: [1, 'x'], b: new Map([[1, new Error('e').stack]]) }]);
     this.execute({ number: 0, name: '<warm>', source: 'await null; 1', isSilent: true });
   }

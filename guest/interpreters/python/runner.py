@@ -9,11 +9,9 @@ import ast
 import asyncio
 import builtins
 import ctypes
-import gc
 import io
 import linecache
 import os
-import random
 import re
 import resource
 import signal
@@ -25,16 +23,23 @@ import types
 
 import swiftlet_control
 import swiftlet_display
+import swiftlet_preload
+import swiftlet_preload_extension
+import swiftlet_warm
 from swiftlet_control import take
 
 READY, PREPARED, DONE = 1, 2, 3
 PREPARE, EXECUTE = 1, 2
 FINISHED, EXCEPTION, EXIT = 0, 1, 2
-# Below this many bytes a guest keeps its memory for its user.
-SMALL_MEMORY = 200 << 20
 CODE_NAME = "<cell %d>"
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-OWN_FILES = (__file__, swiftlet_control.__file__, swiftlet_display.__file__)
+OWN_FILES = (
+    __file__,
+    swiftlet_control.__file__,
+    swiftlet_display.__file__,
+    swiftlet_preload.__file__,
+    swiftlet_preload_extension.__file__,
+)
 SCALARS = frozenset((int, float, bool, str, bytes))
 
 PIP_LINE = re.compile(r"^(pip3?|conda)\s+(install|uninstall|list|show|freeze|download|check|--version|-V)\b.*$")
@@ -96,6 +101,7 @@ class Interpreter:
         self.restore_streams()
         self.results = swiftlet_display.Results(control, self.interrupts)
         self.display = None
+        self.preloader = None
 
     @staticmethod
     def make_main():
@@ -117,23 +123,16 @@ class Interpreter:
         if getattr(sys.stdin, "closed", True):
             sys.stdin = open(os.devnull)
 
-    def warm(self):
+    def warm(self, libraries):
         """Pays in advance for what the first calls would have to wait for."""
         os.environ.setdefault("MPLBACKEND", "Agg")
         self.start_ipython()
-        if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >= SMALL_MEMORY:
-            try:
-                import numpy  # noqa: F401
-            except ImportError:
-                # The minimal image has none.
-                pass
         self.run("None")
         formatter = self.shell.display_formatter
         formatter.format([{"a": (1, 2)}])
         formatter.format(self)
         self.count = 0
-        gc.collect()
-        gc.freeze()
+        swiftlet_warm.warm(self.preloader, libraries)
 
     def start_ipython(self):
         from IPython.core.interactiveshell import InteractiveShell
@@ -155,7 +154,7 @@ class Interpreter:
         # A pseudo-terminal would mix the two streams and change what programs print.
         self.shell.system = self.shell.system_raw
         self.display = swiftlet_display.Display(self.shell, self.results, self.print_traceback)
-        self.display.watch_figures()
+        self.preloader = swiftlet_preload.Preloader(self.interrupts.hold, self.display.watch_figures())
         self.shell.display_pub = self.display
         self.shell.displayhook.__class__ = _plain_hook(self.shell.displayhook.__class__, self)
         self.shell._showtraceback = lambda kind, error, lines: print(
@@ -371,19 +370,7 @@ class Interpreter:
             name, offset = take(payload, offset)
             value, offset = take(payload, offset)
             os.environb[name] = value
-        random.seed(seed)
-        if "numpy" in sys.modules:
-            words = struct.unpack("<8I", seed[:32])
-            sys.modules["numpy"].random.seed(list(words))
-        if "ssl" in sys.modules:
-            sys.modules["ssl"].RAND_add(seed, 32.0)
-        if "uuid" in sys.modules:
-            sys.modules["uuid"]._node = None
-            sys.modules["uuid"]._last_timestamp = None
-        if "tempfile" in sys.modules:
-            sys.modules["tempfile"]._name_sequence = None
-        if "platform" in sys.modules:
-            sys.modules["platform"]._uname_cache = None
+        swiftlet_warm.become_own(self.preloader, seed)
         # What a rehearsal left behind.
         self.count = 0
         self.namespace["_"] = ""
@@ -400,12 +387,14 @@ def _plain_hook(base, interpreter):
     return PlainHook
 
 
-def main():
+def main(arguments):
+    """`--preload NAME...` replaces the choice of libraries that is made for this guest."""
+    libraries = arguments[1:] if arguments[:1] == ["--preload"] else swiftlet_warm.libraries()
     control = swiftlet_control.Control()
     interpreter = Interpreter(control)
     sys.argv = [""]
     sys.path[0] = ""
-    interpreter.warm()
+    interpreter.warm(libraries)
     control.send(READY)
     while True:
         try:
@@ -420,4 +409,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -254,8 +254,13 @@ class Display:
     # matplotlib's figures
 
     def watch_figures(self):
-        """Lets `plt.show()` show figures: as soon as matplotlib is imported, which user code does."""
-        sys.meta_path.insert(0, _FigureFinder(self.show_figure))
+        """Lets `plt.show()` show figures: as soon as matplotlib is imported, which user code does.
+
+        Returns what does so for a module that is imported by another way, by the module's name.
+        """
+        finder = _FigureFinder(self.show_figure)
+        sys.meta_path.insert(0, finder)
+        return {finder.NAME: finder.adopt}
 
     def show_open_figures(self):
         """Shows and closes what pyplot has open, as notebooks do at a cell's end."""
@@ -291,7 +296,6 @@ class _FigureFinder:
     def find_spec(self, name, path=None, target=None):
         if name != self.NAME:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is None:
             return None
@@ -299,8 +303,14 @@ class _FigureFinder:
 
         def exec_module(module):
             execute(module)
-            show = self.show
-            module.FigureManagerBase.show = lambda manager: show(manager)
+            self.adopt(module)
 
         spec.loader.exec_module = exec_module
         return spec
+
+    def adopt(self, module):
+        """Lets the module's figure managers show their figures as results."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        show = self.show
+        module.FigureManagerBase.show = lambda manager: show(manager)

@@ -2,8 +2,9 @@
 
 import ArgumentParser
 import Foundation
+import SwiftletClient
 
-/// What a benchmark does to a server, as a client would.
+/// The calls that a benchmark makes, as any client would.
 struct Workload: Sendable {
     let client: APIClient
 
@@ -37,7 +38,12 @@ struct Workload: Sendable {
             let session_id: String
         }
         let body = Body(api_key: client.key, vm_lifetime_seconds: 600, memory_mb: memoryMB)
-        let data = try await client.post("/v1/sessions/session", body: try JSONEncoder().encode(body))
+        // As long as a call: a burst waits for its turn here.
+        let data = try await client.post(
+            "/v1/sessions/session",
+            body: try JSONEncoder().encode(body),
+            timeout: .seconds(310)
+        )
         return try JSONDecoder().decode(Reply.self, from: data).session_id
     }
 
@@ -47,16 +53,18 @@ struct Workload: Sendable {
 
     /// New sessions, one after another, each with its first call.
     ///
-    /// - Parameter ready: waited for before each, not measured.
-    func newSessions(_ count: Int, memoryMB: Int? = nil, ready: () async throws -> Void) async throws -> [Double] {
+    /// - Parameters:
+    ///   - code: the first call.
+    ///   - ready: waited for before each, not measured.
+    func newSessions(_ count: Int, code: String = "1+1", ready: () async throws -> Void) async throws -> [Double] {
         var samples: [Double] = []
         for _ in 0..<count {
             try await ready()
             var session = ""
             samples.append(
                 try await Self.time {
-                    session = try await self.session(memoryMB: memoryMB)
-                    try await call("1+1", session: session)
+                    session = try await self.session()
+                    try await call(code, session: session)
                 }
             )
             try await kill(session)
@@ -83,14 +91,30 @@ struct Workload: Sendable {
         }
     }
 
+    /// Calls of one session, each so long after the last one's end.
+    func pacedCalls(
+        _ code: String,
+        _ language: String,
+        count: Int,
+        pause: Duration,
+        session: String
+    ) async throws -> [Double] {
+        var samples: [Double] = []
+        for _ in 0..<count {
+            try await Task.sleep(for: pause)
+            samples.append(try await Self.time { try await call(code, language, session: session) })
+        }
+        return samples
+    }
+
     /// So many new sessions at once, each with its first call; then they are killed.
-    func burst(_ count: Int, memoryMB: Int) async throws -> [Double] {
+    func burst(_ count: Int) async throws -> [Double] {
         try await withThrowingTaskGroup(of: (Double, String).self) { group in
             for _ in 0..<count {
                 group.addTask {
                     var session = ""
                     let time = try await Self.time {
-                        session = try await self.session(memoryMB: memoryMB)
+                        session = try await self.session()
                         try await call("1+1", session: session)
                     }
                     return (time, session)
@@ -120,7 +144,7 @@ struct Workload: Sendable {
         try await Task.sleep(for: .milliseconds(300))
     }
 
-    private func waitingMachines() async throws -> Int {
+    func waitingMachines() async throws -> Int {
         let text = try await client.get("/metrics")
         return text.split(separator: "\n").filter { $0.hasPrefix("swiftlet_pool_machines") }
             .reduce(0) { $0 + Int(Double($1.split(separator: " ").last ?? "") ?? 0) }
