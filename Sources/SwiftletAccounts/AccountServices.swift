@@ -25,6 +25,8 @@ package struct AccountServices: Sendable {
         package var keyRetentionSeconds: Int
         /// What passwords are checked on. Their checks take long, so a server has threads for nothing else.
         package var passwordThreads: NIOThreadPool
+        /// The clocks by which rates, blocks, expiries and caches are measured. Tokens are checked by the machine's own clock.
+        package var time: any TimeSource
 
         package init(
             plans: PlanCatalog = .standard,
@@ -34,7 +36,8 @@ package struct AccountServices: Sendable {
             publicURL: String? = nil,
             proxies: Int = 0,
             keyRetentionSeconds: Int = 90 * 86_400,
-            passwordThreads: NIOThreadPool = .singleton
+            passwordThreads: NIOThreadPool = .singleton,
+            time: any TimeSource = SystemTimeSource()
         ) {
             self.plans = plans
             self.tokenSecret = tokenSecret
@@ -44,6 +47,7 @@ package struct AccountServices: Sendable {
             self.proxies = proxies
             self.keyRetentionSeconds = keyRetentionSeconds
             self.passwordThreads = passwordThreads
+            self.time = time
         }
     }
 
@@ -62,12 +66,16 @@ package struct AccountServices: Sendable {
     /// How many reverse proxies stand before the server.
     package let proxies: Int
     let keyRetentionSeconds: Int
+    private let time: any TimeSource
     package let logger: Logger
 
     package init(_ database: Database, configuration: Configuration, logger: Logger) async {
-        keys = APIKeyStore(database)
-        lookup = AccountLookup(database, plans: configuration.plans, life: configuration.cacheLife)
-        limiter = RateLimiter(database)
+        let time = configuration.time
+        let now: @Sendable () -> Date = { time.date }
+        self.time = time
+        keys = APIKeyStore(database, now: now)
+        lookup = AccountLookup(database, plans: configuration.plans, life: configuration.cacheLife, time: time)
+        limiter = RateLimiter(database, now: now)
         uses = APIKeyUsageRecorder(keys)
         tokens = await TokenIssuer(secret: configuration.tokenSecret)
         let admission = Admission(accounts: lookup, limiter: limiter)
@@ -75,11 +83,11 @@ package struct AccountServices: Sendable {
         passwords = PasswordAuthenticator(
             users: UserStore(database),
             limiter: limiter,
-            attempts: LoginAttemptStore(database),
+            attempts: LoginAttemptStore(database, now: now),
             verifier: PasswordVerifier(cost: configuration.passwordCost, threads: configuration.passwordThreads),
             refused: { admission.refusals.add(["limit": "login"]) }
         )
-        cliAuthorizations = CLIAuthorizationStore(database)
+        cliAuthorizations = CLIAuthorizationStore(database, now: now)
         publicURL = configuration.publicURL
         proxies = configuration.proxies
         keyRetentionSeconds = configuration.keyRetentionSeconds
@@ -93,7 +101,7 @@ package struct AccountServices: Sendable {
 
     /// Deletes keys that were revoked or expired longer than the retention time ago.
     func purgeKeys() async throws {
-        let oldest = Date().addingTimeInterval(-Double(keyRetentionSeconds))
+        let oldest = time.date.addingTimeInterval(-Double(keyRetentionSeconds))
         while try await keys.purge(before: oldest), !Task.isCancelled {}
     }
 

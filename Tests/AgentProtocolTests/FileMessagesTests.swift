@@ -112,7 +112,7 @@ import Testing
             FileRange(offset: 1, length: 2).payload,
             FileDone(failure: .busy, message: "x", status: Self.status).payload,
         ]
-        for _ in 0..<20_000 {
+        for _ in 0..<fuzzRounds(20_000) {
             var bytes = seeds.randomElement(using: &generator) ?? []
             for _ in 0..<Int.random(in: 1...4, using: &generator) {
                 bytes[Int.random(in: 0..<bytes.count, using: &generator)] = .random(in: 0...255, using: &generator)

@@ -52,7 +52,7 @@ import Testing
 
     @Test func anyBytesAreFramesOrRefused() {
         var generator = SeededGenerator(seed: 1)
-        for _ in 0..<100_000 {
+        for _ in 0..<fuzzRounds(100_000) {
             var decoder = FrameDecoder()
             var bytes = (0..<Int.random(in: 0...60, using: &generator)).map { _ in
                 UInt8.random(in: 0...255, using: &generator)

@@ -45,7 +45,7 @@ import Testing
 
     @Test func anyBytesAreMessagesOrRefused() {
         var generator = SeededGenerator(seed: 3)
-        for _ in 0..<50_000 {
+        for _ in 0..<fuzzRounds(50_000) {
             var decoder = InterpreterDecoder()
             var bytes = done
             bytes[Int.random(in: 0..<bytes.count, using: &generator)] = .random(in: 0...255, using: &generator)

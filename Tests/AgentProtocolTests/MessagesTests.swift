@@ -75,7 +75,7 @@ import Testing
 
     @Test func anyBytesAreAMessageOrRefused() {
         var generator = SeededGenerator(seed: 2)
-        for _ in 0..<50_000 {
+        for _ in 0..<fuzzRounds(50_000) {
             var bytes = Self.prepare.payload
             for _ in 0..<Int.random(in: 1...4, using: &generator) {
                 bytes[Int.random(in: 0..<bytes.count, using: &generator)] = .random(in: 0...255, using: &generator)

@@ -38,18 +38,20 @@ import Testing
         _ = try await keys.revoke(key.id)
         #expect(try await lasting.owner(ofKey: text) != nil)
         #expect(try await fleeting.owner(ofKey: text) == nil)
-        lasting.forget()
+        lasting.invalidate(user.id)
         #expect(try await lasting.owner(ofKey: text) == nil)
     }
 
     @Test func aKeyThatExpiresOpensNothingAfterwardsEvenIfItIsRemembered() async throws {
-        // Far enough away for a busy machine to ask before.
-        let soon = Date().addingTimeInterval(3)
-        let (text, _) = try await keys.create(for: user.id, label: "", expiresAt: soon)
-        let directory = AccountLookup(database, life: .seconds(3_600))
-        #expect(try await directory.owner(ofKey: text) != nil)
-        while Date() < soon { try await Task.sleep(for: .milliseconds(20)) }
-        #expect(try await directory.owner(ofKey: text) == nil)
+        let time = ControlledTime()
+        let expiry = time.date.addingTimeInterval(3)
+        let (text, _) = try await keys.create(for: user.id, label: "", expiresAt: expiry)
+        let lookup = AccountLookup(database, life: .seconds(3_600), time: time)
+        #expect(try await lookup.owner(ofKey: text) != nil)
+        time.advance(by: .milliseconds(2_999))
+        #expect(try await lookup.owner(ofKey: text) != nil)
+        time.advance(by: .milliseconds(1))
+        #expect(try await lookup.owner(ofKey: text) == nil)
     }
 
     @Test func anotherPlanAndADisabledUserAreSeenThroughAnotherConnection() async throws {
@@ -147,10 +149,31 @@ import Testing
         #expect(cache.account(owner.account.id, at: start + .seconds(1)) == nil)
     }
 
-    @Test func whatWasReadBeforeAChangeAndComesAfterItIsNotKept() {
+    @Test func invalidationRemovesTheEntriesOfOneUserAndKeepsThoseOfOthers() async throws {
+        let database = try Database.inMemory()
+        _ = try await UserStore(database).create(email: "first@example.org")
+        let user = try await UserStore(database).create(email: "b@example.org")
+        let (text, _) = try await APIKeyStore(database).create(for: user.id, label: "")
+        let other = try #require(try await AccountLookup(database).owner(ofKey: text))
+        try #require(other.account.id != owner.account.id)
         var cache = AccountCache(life: .seconds(1))
         let before = cache.reading(at: start)
-        cache.forget()
+        cache.keep(owner, ofKey: "hash", from: before)
+        cache.keep(other, ofKey: "other", from: before)
+        cache.invalidate(owner.account.id)
+        #expect(cache.owner(ofKey: "hash", at: start) == nil)
+        #expect(cache.account(owner.account.id, at: start) == nil)
+        #expect(cache.owner(ofKey: "other", at: start) == other)
+        #expect(cache.account(other.account.id, at: start) == other.account)
+        // A read of another user that was under way is still good.
+        cache.keep(other, ofKey: "other 2", from: before)
+        #expect(cache.owner(ofKey: "other 2", at: start) == other)
+    }
+
+    @Test func aReadThatBeganBeforeAChangeIsNotCached() {
+        var cache = AccountCache(life: .seconds(1))
+        let before = cache.reading(at: start)
+        cache.invalidate(owner.account.id)
         cache.keep(owner, ofKey: "hash", from: before)
         cache.keep(owner.account, from: before)
         #expect(cache.owner(ofKey: "hash", at: start) == nil)
@@ -176,9 +199,11 @@ import Testing
         #expect(!hash.text.contains("correct"))
     }
 
-    @Test func theStandardCostIsScryptsOfThirtyTwoMebibytes() throws {
-        let hash = try PasswordHash(of: "a")
-        #expect(hash.text.hasPrefix("scrypt$32768$8$3$"))
+    @Test func theStandardCostIs32MiBOfScryptThreeTimes() throws {
+        let cost = PasswordHash.Cost.standard
+        #expect(cost == PasswordHash.Cost(n: 32_768, r: 8, p: 3))
+        #expect(cost.n * cost.r * 128 == 32 << 20)
+        #expect(try PasswordHash(of: "a", cost: cheap).text.hasPrefix("scrypt$1024$8$1$"))
     }
 
     @Test func nothingFitsThePlaceholder() throws {

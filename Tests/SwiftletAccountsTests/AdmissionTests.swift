@@ -5,6 +5,7 @@ import SwiftletAccounts
 import SwiftletCore
 import SwiftletMetrics
 import SwiftletStore
+import SwiftletTestSupport
 import Testing
 
 @Suite struct AdmissionTests {
@@ -20,7 +21,7 @@ import Testing
         users = UserStore(database)
         let plans = try PlanCatalog(json: Data(json.utf8))
         let accounts = AccountLookup(database, plans: plans, life: .zero)
-        admission = Admission(accounts: accounts, limiter: RateLimiter(database))
+        admission = Admission(accounts: accounts, limiter: RateLimiter(database, now: TestClock().read))
     }
 
     private func user(_ plan: String) async throws -> UserID {

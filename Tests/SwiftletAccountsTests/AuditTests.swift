@@ -5,6 +5,7 @@ import Logging
 import SwiftletAccounts
 import SwiftletCore
 import SwiftletStore
+import SwiftletTestSupport
 import Synchronization
 import Testing
 
@@ -161,21 +162,79 @@ import Testing
         #expect(try await log.store.list(filter).first?.address == nil)
     }
 
+    @Test func recordWaitsForTheEventsThatAnotherFlushTook() async throws {
+        let store = AuditStore(try Database.inMemory())
+        let (began, beginning) = AsyncStream<Void>.makeStream()
+        let (gate, opening) = AsyncStream<Void>.makeStream()
+        let isFirst = Flag()
+        let log = AuditBuffer(store, logger: Self.logger) { events in
+            if isFirst.value.withLock({ first in
+                defer { first = false }; return first
+            }) {
+                beginning.yield()
+                for await _ in gate { break }
+            }
+            try await store.append(events)
+        }
+        let event = AuditEvent(.keyRevoked, by: .user(ada), owner: ada)
+        log.append(event)
+        let flush = Task { await log.flush() }
+        for await _ in began { break }
+        // The flush has taken the event, and has not written it. A caller that must answer when it is durable has to wait.
+        let isRecorded = Locked(false)
+        let second = AuditEvent(.keyCreated, by: .user(ada), owner: ada)
+        let caller = Task {
+            await log.record(second)
+            isRecorded.withLock { $0 = true }
+            return try await store.list(.init(owner: ada)).map(\.id)
+        }
+        for _ in 0..<100 { await Task.yield() }
+        #expect(!isRecorded.value)
+        opening.yield()
+        #expect(try await Set(caller.value) == [event.id, second.id])
+        await flush.value
+    }
+
+    @Test func aFlushThatFindsNothingWaitsForTheFlushThatTookTheEvents() async throws {
+        let store = AuditStore(try Database.inMemory())
+        let (began, beginning) = AsyncStream<Void>.makeStream()
+        let (gate, opening) = AsyncStream<Void>.makeStream()
+        let log = AuditBuffer(store, logger: Self.logger) { events in
+            beginning.yield()
+            for await _ in gate { break }
+            try await store.append(events)
+        }
+        log.append(AuditEvent(.keyRevoked, by: .user(ada), owner: ada))
+        let first = Task { await log.flush() }
+        for await _ in began { break }
+        let isOver = Locked(false)
+        let second = Task {
+            await log.flush()
+            isOver.withLock { $0 = true }
+        }
+        for _ in 0..<100 { await Task.yield() }
+        #expect(!isOver.value)
+        opening.yield()
+        await second.value
+        #expect(try await store.list(.init(owner: ada)).count == 1)
+        await first.value
+    }
+
     @Test func withoutADatabaseEventsWaitAndBeyondABoundAreCounted() async throws {
         let store = AuditStore(try Database.inMemory())
         let isBroken = Flag()
-        let log = AuditBuffer(store, logger: Self.logger) { events in
+        let log = AuditBuffer(store, logger: Self.logger, maximumWaiting: 1_000) { events in
             if isBroken.value.withLock({ $0 }) { throw StoreError("The disk is full") }
             try await store.append(events)
         }
-        for _ in 0..<20_010 { log.append(AuditEvent(.fileRemoved, by: .user(ada), owner: ada)) }
+        for _ in 0..<1_010 { log.append(AuditEvent(.fileRemoved, by: .user(ada), owner: ada)) }
         #expect(log.droppedCount == 10)
         await log.flush()
         #expect(try await store.list(.init(owner: ada)).isEmpty)
         isBroken.value.withLock { $0 = false }
         await log.flush()
         #expect(log.droppedCount == 10)
-        #expect(try await store.list(.init(owner: ada, limit: 30_000)).count == 20_000)
+        #expect(try await store.list(.init(owner: ada, limit: 2_000)).count == 1_000)
     }
 
     @Test func keysThatOpenNothingAnyMoreAreForgottenAfterTheirTime() async throws {

@@ -12,28 +12,35 @@ import SwiftletAccounts
 import SwiftletCore
 import SwiftletHTTP
 import SwiftletStore
+import SwiftletTestSupport
 import Testing
 
 /// A server without VMs whose users a test makes.
 struct AccountServer: Sendable {
     static let secret = [UInt8](repeating: 7, count: 32)
-    static let cheap = PasswordHash.Cost(n: 1_024, r: 8, p: 1)
+    static let cheap = PasswordHash.Cost(n: 16, r: 8, p: 1)
 
     let client: any TestClientProtocol
     let users: UserStore
     let keys: APIKeyStore
     let audit: AuditStore
+    /// The server's clocks: rates refill when a test advances them.
+    let time: ControlledTime
 
     /// Runs a body against a server with a plan `tiny` (3 requests at once, 60 a minute).
     static func with<Value: Sendable>(
         proxies: Int = 0,
         passwordThreads: NIOThreadPool = .singleton,
+        files: FakeFiles = FakeFiles(),
+        executions: FakeExecutions = FakeExecutions(),
+        log: RecordedLog? = nil,
         _ body: @escaping @Sendable (AccountServer) async throws -> Value
     ) async throws -> Value {
         let database = try Database.inMemory()
         let plans = try PlanCatalog(json: Data(#"{"tiny": {"requestsPerMinute": 60, "requestBurst": 3}}"#.utf8))
-        var logger = Logger(label: "test")
-        logger.logLevel = .critical
+        var logger = log?.logger ?? Logger(label: "test")
+        if log == nil { logger.logLevel = .critical }
+        let time = ControlledTime()
         let accounts = await AccountServices(
             database,
             configuration: .init(
@@ -42,15 +49,16 @@ struct AccountServer: Sendable {
                 cacheLife: .zero,
                 passwordCost: cheap,
                 proxies: proxies,
-                passwordThreads: passwordThreads
+                passwordThreads: passwordThreads,
+                time: time
             ),
             logger: logger
         )
         let server = SwiftletApplication(
             services: ServerServices(
                 sessions: FakeSessions(),
-                executions: FakeExecutions(),
-                files: FakeFiles(),
+                executions: executions,
+                files: files,
                 accounts: accounts,
                 usage: UsageStore(database),
                 audit: AuditBuffer(AuditStore(database), logger: logger)
@@ -63,7 +71,8 @@ struct AccountServer: Sendable {
                     client: client,
                     users: UserStore(database),
                     keys: APIKeyStore(database),
-                    audit: AuditStore(database)
+                    audit: AuditStore(database),
+                    time: time
                 )
             )
         }

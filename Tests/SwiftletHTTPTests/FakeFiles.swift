@@ -7,14 +7,17 @@ import Synchronization
 /// Files without VMs: one file, whose content and refusals a test chooses.
 final class FakeFiles: FileAPI {
     private let failure: FileError?
+    /// After how many bytes of a content its guest dies.
+    private let failsAfter: Int?
     private let content: [UInt8]
     /// What was written and finished.
     let finished = Mutex<[UInt8]?>(nil)
     let options = Mutex<FileWriteOptions?>(nil)
 
-    init(content: [UInt8] = [], failure: FileError? = nil) {
+    init(content: [UInt8] = [], failure: FileError? = nil, failsAfter: Int? = nil) {
         self.content = content
         self.failure = failure
+        self.failsAfter = failsAfter
     }
 
     private var info: FileInfo { FileInfo(kind: .file, mode: 0o644, size: content.count, modifiedSeconds: 86_400) }
@@ -27,9 +30,12 @@ final class FakeFiles: FileAPI {
 
     func read(_ file: FileLocation) async throws -> FileDownload {
         if let failure { throw failure }
-        return FileDownload(info: info) { [content] range, sink in
+        return FileDownload(info: info) { [content, failsAfter] range, sink in
             let bytes = content[(range?.lowerBound ?? 0)..<(range?.upperBound ?? content.count)]
-            for byte in bytes { try await sink(ByteBuffer(bytes: [byte])) }
+            for (index, byte) in bytes.enumerated() {
+                if index == failsAfter { throw FileError(.vmLost, "The VM ended") }
+                try await sink(ByteBuffer(bytes: [byte]))
+            }
         }
     }
 

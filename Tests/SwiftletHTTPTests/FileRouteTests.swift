@@ -8,6 +8,7 @@ import Logging
 import NIOCore
 import SwiftletCore
 import SwiftletSessions
+import SwiftletTestSupport
 import Synchronization
 import Testing
 
@@ -106,7 +107,7 @@ import Testing
                 "directory=1", "size=99999999999999999999",
             ]
             let ranges = ["bytes=0-", "bytes=9-", "bytes=-1", "x", "bytes 0-0/1", "bytes 0-1/1"]
-            for _ in 0..<1_000 {
+            for _ in 0..<fuzzRounds(1_000) {
                 let path = "/" + (0..<Int.random(in: 0...4)).map { _ in pieces.randomElement() ?? "" }.joined()
                 let query = (0..<Int.random(in: 0...2)).map { _ in queries.randomElement() ?? "" }.joined(
                     separator: "&"

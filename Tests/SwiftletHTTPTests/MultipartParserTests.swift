@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import SwiftletHTTP
+import SwiftletTestSupport
 import Testing
 
 @Suite struct MultipartParserTests {
@@ -103,7 +104,7 @@ import Testing
     @Test func anyBytesAreAFormOrRefusedAndNothingIsInvented() {
         var generator = SystemRandomNumberGenerator()
         let whole = part("a", Array("content".utf8)) + part("b", []) + Array("--xyz--".utf8)
-        for _ in 0..<5_000 {
+        for _ in 0..<fuzzRounds(5_000) {
             var body = whole
             for _ in 0..<Int.random(in: 1...6) {
                 let index = Int.random(in: 0..<body.count)

@@ -3,6 +3,7 @@
 import AgentProtocol
 import Foundation
 import SwiftletSessions
+import SwiftletTestSupport
 import Testing
 
 @Suite struct ResultDecoderTests {
@@ -141,7 +142,7 @@ import Testing
         var generator = SystemRandomNumberGenerator()
         let pieces = Array(#"{}[]":,\u0123 -+.eE9ntf"#.utf8) + [0xc3, 0xa9, 0xff, 0x00, 0x0a]
         let good = Array((bundle("é\\n") + #"{"a":[1,2.5e3,true,null]}"#).utf8)
-        for _ in 0..<20_000 {
+        for _ in 0..<fuzzRounds(20_000) {
             var bytes = good
             for _ in 0..<Int.random(in: 0...3, using: &generator) {
                 let index = Int.random(in: 0..<bytes.count, using: &generator)
@@ -162,7 +163,7 @@ import Testing
 
     @Test func anyStreamOfBytesIsTaken() {
         var generator = SystemRandomNumberGenerator()
-        for _ in 0..<2_000 {
+        for _ in 0..<fuzzRounds(2_000) {
             var decoder = ResultDecoder()
             for _ in 0..<Int.random(in: 1...8, using: &generator) {
                 let count = Int.random(in: 0...40, using: &generator)

@@ -124,7 +124,7 @@ import Testing
         var plan = PoolPolicy(limits: .init(minimum: 2, maximum: 4))
         var waiting: Set<PoolPolicy.Ticket> = []
         var (starting, refilling, idle) = (0, 0, 0)
-        for step in 0..<20_000 {
+        for step in 0..<fuzzRounds(20_000) {
             let isRefill = Bool.random(using: &generator)
             switch Int.random(in: 0..<5, using: &generator) {
             case 0:

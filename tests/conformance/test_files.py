@@ -671,6 +671,46 @@ def test_a_vm_that_dies_during_a_transfer_is_told(server):
     session.kill()
 
 
+def responses(server, route, status):
+    """How many requests of a route the server has counted with a status."""
+    text = requests.get(server.url + "/metrics", timeout=30).text
+    sample = 'swiftlet_http_requests_total{method="GET",route="%s",status="%s"} ' % (route, status)
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(sample))
+
+
+def test_download_whose_vm_dies_is_an_error_in_log_metrics_and_audit(server):
+    route = "/v1/sessions/{id}/files/**"
+    session = server.session()
+    files = Files(session)
+    session.bash("head -c 40000000 /dev/zero > /app/big")
+    before = {status: responses(server, route, status) for status in ["200", "aborted", "disconnected"]}
+    with files.get("/app/big", stream=True) as reply:
+        assert reply.status_code == 200
+        request = reply.headers["x-request-id"]
+        next(reply.iter_content(1000))
+        assert session.kill().status_code == 200
+        with pytest.raises(requests.exceptions.RequestException):
+            for _ in reply.iter_content(1 << 20):
+                pass
+    wait_until(lambda: responses(server, route, "aborted") == before["aborted"] + 1, 20)
+    assert responses(server, route, "200") == before["200"]
+    assert responses(server, route, "disconnected") == before["disconnected"]
+    line = next(line for line in server.log_text().splitlines() if request in line and "http.status" in line)
+    assert "error" in line and "http.status=aborted" in line, line
+    page = files.http.get(server.url + "/v1/audit/events", params={"session_id": session.id, "event_type": "file.downloaded"}, timeout=30)
+    event = page.json()["items"][0]
+    assert event["status"] == "error" and event["request_id"] == request, event
+    # A client that leaves is told apart from a guest that dies, and a whole download is a success.
+    session.bash("head -c 40000000 /dev/zero > /app/big")
+    with files.get("/app/big", stream=True) as reply:
+        next(reply.iter_content(1000))
+    wait_until(lambda: responses(server, route, "disconnected") == before["disconnected"] + 1, 20)
+    assert len(files.get("/app/big").content) == 40_000_000
+    assert responses(server, route, "200") == before["200"] + 1
+    assert responses(server, route, "aborted") == before["aborted"] + 1
+    session.kill()
+
+
 def test_a_full_disk_is_507_and_nothing_is_left(fresh):
     files = Files(fresh)
     result = fresh.bash(

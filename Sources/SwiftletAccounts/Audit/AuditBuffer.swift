@@ -35,7 +35,6 @@ package final class AuditBuffer: Sendable {
         var unreported = 0
     }
 
-    private static let maximumWaiting = 20_000
     private static let maximumRepetitions = 2_000
     private static let batch = 500
     /// Seconds for which events that are alike are counted.
@@ -45,16 +44,23 @@ package final class AuditBuffer: Sendable {
     package let store: AuditStore
     private let write: @Sendable ([AuditEvent]) async throws -> Void
     private let logger: Logger
+    private let maximumWaiting: Int
     private let state = Mutex(State())
+    /// One flush at a time: a flush that finds nothing to write has waited for those that took the events before it.
+    private let flushing = AsyncSemaphore()
 
-    /// - Parameter append: how events are written down, if not into the store.
+    /// - Parameters:
+    ///   - maximumWaiting: how many events may wait for the database; further ones are dropped and counted.
+    ///   - append: writes events in place of the store.
     package init(
         _ store: AuditStore,
         logger: Logger,
+        maximumWaiting: Int = 20_000,
         append: (@Sendable ([AuditEvent]) async throws -> Void)? = nil
     ) {
         self.store = store
         self.logger = logger
+        self.maximumWaiting = maximumWaiting
         write = append ?? { try await store.append($0) }
     }
 
@@ -63,12 +69,12 @@ package final class AuditBuffer: Sendable {
 
     /// Takes an event in; touches no database.
     package func append(_ event: AuditEvent) {
-        state.withLock { Self.add(event, to: &$0) }
+        state.withLock { add(event, to: &$0) }
     }
 
-    /// Takes an event in, and returns when it is written down with all that came before it.
+    /// Adds an event, and returns when it and all events before it are durable.
     ///
-    /// Where the database cannot be written now, it waits, as all others do.
+    /// When the database cannot be written, it returns all the same, and the event waits with the others for the next flush.
     package func record(_ event: AuditEvent) async {
         append(event)
         await flush(at: event.createdAt)
@@ -104,17 +110,25 @@ package final class AuditBuffer: Sendable {
                 return false
             }
             state.repetitions[likeness] = Repetition(event: event, since: event.createdAt)
-            Self.add(event, to: &state)
+            add(event, to: &state)
             return true
         }
     }
 
-    /// Writes down what waits.
+    /// Writes all pending events, and returns when those that another flush has taken are durable too.
     ///
-    /// - Parameter isLast: ends all counting, for a server that stops.
+    /// - Parameter isLast: ends the counting of repetitions, for a server that stops.
     package func flush(at moment: Date = Date(), isLast: Bool = false) async {
+        let hasTurn = await flushing.acquire() == .acquired
+        // A cancelled task has no answer to give, so it need not wait for what another flush writes. The last flush must write.
+        guard hasTurn || isLast else { return }
+        defer { if hasTurn { flushing.release() } }
+        await writePending(at: moment, isLast: isLast)
+    }
+
+    private func writePending(at moment: Date, isLast: Bool) async {
         let (events, unreported) = state.withLock { state in
-            Self.endRepetitions(&state, at: moment, all: isLast)
+            endRepetitions(&state, at: moment, all: isLast)
             defer {
                 state.waiting = []
                 state.unreported = 0
@@ -145,11 +159,11 @@ package final class AuditBuffer: Sendable {
         state.withLock { state in
             let newer = state.waiting
             state.waiting = []
-            for event in events + newer { Self.add(event, to: &state) }
+            for event in events + newer { add(event, to: &state) }
         }
     }
 
-    private static func add(_ event: AuditEvent, to state: inout State) {
+    private func add(_ event: AuditEvent, to state: inout State) {
         guard state.waiting.count < maximumWaiting else {
             state.dropped += 1
             state.unreported += 1
@@ -158,10 +172,10 @@ package final class AuditBuffer: Sendable {
         state.waiting.append(event)
     }
 
-    private static func endRepetitions(_ state: inout State, at moment: Date, all: Bool) {
+    private func endRepetitions(_ state: inout State, at moment: Date, all: Bool) {
         let over = state.repetitions.filter { _, repetition in
             // One of the future was begun before the clock was set back.
-            all || !(0..<window).contains(moment.timeIntervalSince(repetition.since))
+            all || !(0..<Self.window).contains(moment.timeIntervalSince(repetition.since))
         }
         for (likeness, repetition) in over {
             state.repetitions[likeness] = nil

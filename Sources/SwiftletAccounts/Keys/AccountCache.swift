@@ -4,9 +4,9 @@ package import SwiftletCore
 
 /// What was read of keys and accounts, for as long as it is taken as true.
 package struct AccountCache: Sendable {
-    /// A question to the database, from before it was asked.
+    /// A read of the database, from before it began: what it returns is cached only if no change came between.
     package struct Reading: Sendable {
-        fileprivate let generation: Int
+        fileprivate let change: Int
         fileprivate let began: ContinuousClock.Instant
     }
 
@@ -19,8 +19,11 @@ package struct AccountCache: Sendable {
     private let life: Duration
     private var keys: [String: Entry<APIKeyOwner>] = [:]
     private var accounts: [UserID: Entry<Account>] = [:]
-    /// How often all was forgotten.
-    private var generation = 0
+    /// The number of changes, and for the latest of each user which it was.
+    private var lastChange = 0
+    private var changes: [UserID: Int] = [:]
+    /// All reads that began before this change are stale, whichever user they are of.
+    private var oldestTracked = 0
 
     package init(life: Duration) {
         self.life = life
@@ -37,12 +40,12 @@ package struct AccountCache: Sendable {
 
     /// To be had before the database is asked, for what is kept of its answer.
     package func reading(at moment: ContinuousClock.Instant) -> Reading {
-        Reading(generation: generation, began: moment)
+        Reading(change: lastChange, began: moment)
     }
 
     /// Keeps what was read, unless something was changed since the question: the answer may be from before.
     package mutating func keep(_ account: Account, from reading: Reading) {
-        guard reading.generation == generation else { return }
+        guard isCurrent(reading, of: account.id) else { return }
         if accounts.count >= Self.maximumEntries { accounts.removeAll() }
         accounts[account.id] = Entry(value: account, readAt: reading.began)
     }
@@ -53,17 +56,26 @@ package struct AccountCache: Sendable {
             keys[hash] = nil
             return
         }
-        guard reading.generation == generation else { return }
+        guard isCurrent(reading, of: owner.account.id) else { return }
         if keys.count >= Self.maximumEntries { keys.removeAll() }
         keys[hash] = Entry(value: owner, readAt: reading.began)
         keep(owner.account, from: reading)
     }
 
-    /// Something was changed: what was read before, and what is being read now, is not true any more.
-    package mutating func forget() {
-        keys = [:]
-        accounts = [:]
-        generation += 1
+    /// Removes the entries of a user whose keys or account have changed; reads that are under way are not cached.
+    package mutating func invalidate(_ user: UserID) {
+        keys = keys.filter { $0.value.value.account.id != user }
+        accounts[user] = nil
+        lastChange += 1
+        if changes.count >= Self.maximumEntries {
+            changes = [:]
+            oldestTracked = lastChange
+        }
+        changes[user] = lastChange
+    }
+
+    private func isCurrent(_ reading: Reading, of user: UserID) -> Bool {
+        reading.change >= max(oldestTracked, changes[user] ?? 0)
     }
 
     private func fresh<Value>(_ entry: Entry<Value>?, at moment: ContinuousClock.Instant) -> Value? {

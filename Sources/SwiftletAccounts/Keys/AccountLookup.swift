@@ -13,20 +13,29 @@ package final class AccountLookup: Sendable {
     /// The plans that the server knows.
     package let plans: PlanCatalog
     private let store: AccountStore
+    private let time: any TimeSource
     private let cache: Mutex<AccountCache>
 
-    /// - Parameter life: how long what was read is taken as true.
-    package init(_ database: Database, plans: PlanCatalog = .standard, life: Duration = .seconds(1)) {
+    /// - Parameters:
+    ///   - life: how long an entry of the cache is used.
+    ///   - time: the clocks by which entries age and keys expire.
+    package init(
+        _ database: Database,
+        plans: PlanCatalog = .standard,
+        life: Duration = .seconds(1),
+        time: any TimeSource = SystemTimeSource()
+    ) {
         store = AccountStore(database)
         self.plans = plans
+        self.time = time
         cache = Mutex(AccountCache(life: life))
     }
 
     /// The owner of a key; nil when it is unknown, revoked or expired.
     package func owner(ofKey text: String) async throws -> APIKeyOwner? {
         let hash = TextDigest.of(text)
-        let known = cache.withLock { $0.owner(ofKey: hash, at: .now) }
-        let moment = Date().microseconds
+        let known = cache.withLock { $0.owner(ofKey: hash, at: time.now) }
+        let moment = time.date.microseconds
         guard let owner = if let known { known } else { try await read(hash) } else { return nil }
         guard owner.expiresAt.map({ moment < $0 }) ?? true else { return nil }
         return owner
@@ -34,16 +43,16 @@ package final class AccountLookup: Sendable {
 
     /// The account of a user; nil when there is none.
     package func account(_ id: UserID) async throws -> Account? {
-        let (known, reading) = cache.withLock { ($0.account(id, at: .now), $0.reading(at: .now)) }
+        let (known, reading) = cache.withLock { ($0.account(id, at: time.now), $0.reading(at: time.now)) }
         if let known { return known }
         let account = try await store.account(id)
         if let account { cache.withLock { $0.keep(account, from: reading) } }
         return account
     }
 
-    /// Makes the next question go to the database: for who has just changed something.
-    package func forget() {
-        cache.withLock { $0.forget() }
+    /// Makes the next lookups of a user's keys and account read the database: for a caller that has just changed one of them.
+    package func invalidate(_ user: UserID) {
+        cache.withLock { $0.invalidate(user) }
     }
 
     /// A user's plan.
@@ -55,7 +64,7 @@ package final class AccountLookup: Sendable {
     }
 
     private func read(_ hash: String) async throws -> APIKeyOwner? {
-        let reading = cache.withLock { $0.reading(at: .now) }
+        let reading = cache.withLock { $0.reading(at: time.now) }
         let owner = try await store.owner(ofKeyDigest: hash)
         cache.withLock { $0.keep(owner, ofKey: hash, from: reading) }
         return owner

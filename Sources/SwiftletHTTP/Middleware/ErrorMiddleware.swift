@@ -20,14 +20,15 @@ struct ErrorMiddleware: RouterMiddleware {
         do {
             return try await next(request, context)
         } catch {
-            let words = Self.words(of: error)
-            RequestAuditContext.record { $0.message = words.map(Redaction.withoutKeys) }
+            let message = Self.message(of: error)
+            RequestAuditContext.record { $0.message = message.map(Redaction.withoutKeys) }
             return answer(to: error, request: request, logger: .current)
         }
     }
 
-    /// What the answer says, for the audit log; of input that does not fit, what is wrong with it and not the input.
-    private static func words(of error: any Error) -> String? {
+    /// The message of an error for the audit log; of invalid input it says what is wrong, and never the input itself. Nil for an error
+    /// whose message is for the operator alone.
+    static func message(of error: any Error) -> String? {
         switch error {
         case let error as APIError: error.detail
         case let error as ValidationFailure:

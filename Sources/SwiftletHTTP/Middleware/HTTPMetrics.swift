@@ -11,10 +11,12 @@ struct HTTPMetrics: Sendable {
         "From a request's arrival to its answer's first byte, by method and route."
     )
 
-    /// Counts an answer. What no route has is counted as one: paths are the callers' to invent.
-    func count(_ method: HTTPRequest.Method, route: String?, status: Int, seconds: Double) {
+    /// Counts a request. All unknown paths are counted together, as callers can invent any number of them.
+    ///
+    /// - Parameter status: the answer's number, or `aborted` or `disconnected` for a streamed response that did not end.
+    func count(_ method: HTTPRequest.Method, route: String?, status: String, seconds: Double) {
         let labels = ["method": route == nil ? "any" : method.rawValue, "route": route ?? "none"]
-        answered.add(labels.merging(["status": "\(status)"]) { $1 })
+        answered.add(labels.merging(["status": status]) { $1 })
         duration.observe(seconds, labels)
     }
 

@@ -29,12 +29,24 @@ final class RequestAuditContext: Sendable {
 
     let requestID: String
     private let state = Mutex(Facts())
+    private let weakStream = Mutex(WeakStream())
 
     init(requestID: String) {
         self.requestID = requestID
     }
 
     var facts: Facts { state.withLock { $0 } }
+
+    /// The end of the response's body, if that is streamed. The body alone holds it: a body that a middleware replaces, by an error or
+    /// for HEAD, takes it along.
+    var stream: StreamCompletion? {
+        get { weakStream.withLock { $0.value } }
+        set { weakStream.withLock { $0.value = newValue } }
+    }
+
+    private struct WeakStream: Sendable {
+        weak var value: StreamCompletion?
+    }
 
     /// Changes what is known of the current request.
     static func record(_ change: (inout Facts) -> Void) {

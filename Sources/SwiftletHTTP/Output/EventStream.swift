@@ -36,11 +36,8 @@ package struct EventStream: Sendable {
         return Response(
             status: .ok,
             headers: [.contentType: "text/event-stream", .cacheControl: "no-store"],
-            body: ResponseBody { writer in
-                // A client that has left is found by the next event or heartbeat: writing to it fails.
-                try await send { try await writer.write($0) }
-                try await writer.finish(nil)
-            }
+            // A write to a closed connection fails: the next event or heartbeat shows that the client has left.
+            body: .streamed { try await send($0) }
         )
     }
 

@@ -27,10 +27,7 @@ struct ExecutionResponse: Sendable {
             return Response(
                 status: .ok,
                 headers: [.contentType: "application/json"],
-                body: ResponseBody { writer in
-                    try await write { try await writer.write($0) }
-                    try await writer.finish(nil)
-                }
+                body: .streamed { try await write($0) }
             )
         }
         var buffer = ByteBuffer()

@@ -65,7 +65,7 @@ struct KeyRoutes: Sendable {
         try reader.finish()
         let changed = try await change(key, label: description, expiresAt: expiresAt)
         guard let changed else { throw Self.notFound(String(key.id)) }
-        authenticator.accounts.lookup.forget()
+        authenticator.accounts.lookup.invalidate(key.user)
         return Response(json: .object(Self.fields(of: changed)))
     }
 
@@ -82,7 +82,7 @@ struct KeyRoutes: Sendable {
     private func delete(_ request: Request, _ context: AppContext) async throws -> Response {
         let key = try await requestedKey(request, context)
         guard try await keys.revoke(key.id) else { throw Self.notFound(String(key.id)) }
-        authenticator.accounts.lookup.forget()
+        authenticator.accounts.lookup.invalidate(key.user)
         return Response(json: ["status": "success", "id": .integer(Int(key.id))])
     }
 

@@ -139,9 +139,8 @@ struct OutputResponse: Sendable {
             if let name = HTTPField.Name(text) { headers[name] = value }
         }
         let (view, range) = (view, range)
-        let body = ResponseBody(contentLength: range.count) { writer in
-            try await view.forEachPiece(of: range) { try await writer.write(ByteBuffer(bytes: $0)) }
-            try await writer.finish(nil)
+        let body = ResponseBody.streamed(length: range.count) { write in
+            try await view.forEachPiece(of: range) { try await write(ByteBuffer(bytes: $0)) }
         }
         return Response(status: .ok, headers: headers, body: body)
     }

@@ -75,13 +75,12 @@ struct DownloadRoute: Sendable {
         return Response(
             status: .ok,
             headers: [.contentType: "application/json"],
-            body: ResponseBody(contentLength: length) { [opening] writer in
-                try await writer.write(opening)
+            body: .streamed(length: length) { [opening] write in
+                try await write(opening)
                 var encoder = Base64Stream()
-                try await download.send { try await writer.write(encoder.encode($0.readableBytesView)) }
-                try await writer.write(encoder.finish())
-                try await writer.write(closing)
-                try await writer.finish(nil)
+                try await download.send { try await write(encoder.encode($0.readableBytesView)) }
+                try await write(encoder.finish())
+                try await write(closing)
             }
         )
     }

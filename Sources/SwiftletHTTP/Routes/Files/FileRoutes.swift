@@ -91,10 +91,7 @@ struct FileRoutes: Sendable {
         Response(
             status: .ok,
             headers: [.contentType: "application/x-tar", .xContentTypeOptions: "nosniff"],
-            body: ResponseBody { writer in
-                try await download.send { try await writer.write($0) }
-                try await writer.finish(nil)
-            }
+            body: .streamed { try await download.send(to: $0) }
         )
     }
 
@@ -118,10 +115,7 @@ struct FileRoutes: Sendable {
     }
 
     private static func body(_ download: FileDownload, _ range: Range<Int>) -> ResponseBody {
-        ResponseBody(contentLength: range.count) { writer in
-            try await download.send(range) { try await writer.write($0) }
-            try await writer.finish(nil)
-        }
+        .streamed(length: range.count) { try await download.send(range, to: $0) }
     }
 
     private static func matches(_ header: String?, _ tag: String) -> Bool {
