@@ -4,9 +4,10 @@ import AgentProtocol
 import CAgent
 import Glibc
 
-/// Serves the host: takes frames, runs code, reports how it ended.
-final class Agent {
-    let cgroups: Cgroups
+/// Serves the host: receives frames, runs code and reports how it ended.
+package final class Agent {
+    private let guest: any GuestSystem
+    private let known: [InterpreterProgram]
     private let loop: EventLoop
     private let port: ControlPort
     private let programs: Programs
@@ -14,22 +15,30 @@ final class Agent {
     private let files: FileStreams
     private var interpreters: [Interpreter] = []
     private var executions: [UInt32: Execution] = [:]
-    private var disk = Disk()
     private var isPrepared = false
     private var isWarm = false
     private var isRehearsing = false
 
-    init(port descriptor: Int32) throws(BootError) {
-        cgroups = try Cgroups()
+    /// - Parameters:
+    ///   - descriptor: the control port, non-blocking.
+    ///   - directory: where programs start.
+    package init(
+        port descriptor: Int32,
+        guest: any GuestSystem,
+        interpreters: [InterpreterProgram],
+        directory: String = "/app"
+    ) throws(BootError) {
+        self.guest = guest
+        known = interpreters
         loop = try EventLoop()
-        programs = try Programs(cgroup: cgroups.programs, loop: loop)
+        programs = try Programs(cgroup: guest.programsCgroup, directory: directory, loop: loop)
         port = ControlPort(descriptor: descriptor, loop: loop)
         shells = ShellPool(target: 2, programs: programs, loop: loop)
         files = FileStreams(port: port, programs: programs, loop: loop)
     }
 
     /// Never returns.
-    func run() -> Never {
+    package func run() -> Never {
         port.onFrame = { [unowned self] frame in
             do throws(ProtocolError) {
                 try receive(frame)
@@ -52,19 +61,11 @@ final class Agent {
     }
 
     private func makeInterpreters() {
-        let known: [(GuestLanguage, [String], memory: Int)] = [
-            (.python, ["/usr/bin/python3", "/run/swiftlet/python/runner.py"], 0),
-            // A guest with little memory keeps it for its user until JavaScript is asked for.
-            (
-                .javascript, ["/usr/bin/node", "--no-force-async-hooks-checks", "/run/swiftlet/javascript/runner.js"],
-                300 << 20
-            ),
-        ]
-        for (language, program, memory) in known where access(program[0], X_OK) == 0 {
-            let interpreter = Interpreter(language, program: program, programs: programs, loop: loop, agent: self)
+        for program in known where access(program.words[0], X_OK) == 0 {
+            let interpreter = Interpreter(program, programs: programs, loop: loop, agent: self)
             interpreter.onIdle = { [unowned self] in interpreterIsIdle() }
             interpreters.append(interpreter)
-            if Cgroups.totalMemory() >= memory { interpreter.start() }
+            if Cgroups.totalMemory() >= program.memory { interpreter.start() }
         }
     }
 
@@ -103,13 +104,13 @@ final class Agent {
             }
             if let execution = executions[frame.stream] { cancel(execution, reason: reason) }
         case .file:
-            // As with code: nothing is done in a guest that is not its own.
+            // As with code: nothing is done before everything is confirmed.
             guard isPrepared, executions[frame.stream] == nil else {
                 throw .unexpectedFrame(.file, stream: frame.stream)
             }
             try files.open(frame)
         case .range:
-            // Of a stream that has ended.
+            // Its stream has ended.
             break
         case .hello, .prepared, .pong, .exit, .refuse, .warm, .opened, .done:
             throw .unexpectedFrame(frame.type, stream: frame.stream)
@@ -131,7 +132,7 @@ final class Agent {
         }
     }
 
-    // MARK: Becoming one's own
+    // MARK: The VM's identity
 
     private func prepare(_ request: Prepare) {
         programs.environment += request.environment.map { ($0.name, $0.value) }
@@ -140,38 +141,19 @@ final class Agent {
             interpreter.prepare(seed: Array(request.entropy.prefix(32)), variables: request.environment)
         }
         // From now on each interpreter reseeds what it holds before it runs any code.
-        let confirmed = identify(request).union(.interpreters)
+        let confirmed = guest.adopt(request).union(.interpreters)
         port.send(Frame(.prepared, payload: Prepared(generation: request.generation, confirmed: confirmed).payload))
-        // A host that has not heard yet may have sent code already: none runs in a VM that is not its own.
+        // The host may have sent code already: none runs before everything is confirmed.
         guard confirmed == .all else { return }
         isPrepared = true
         startWaiting()
         shells.refill()
     }
 
-    /// Gives the guest its own randomness, time, names and limits; returns what of it is in force.
-    private func identify(_ request: Prepare) -> Prepared.Confirmation {
-        var confirmed: Prepared.Confirmation = []
-        if agent_reseed(request.entropy, request.entropy.count) == 0 { confirmed.insert(.randomness) }
-        var time = timespec()
-        time.tv_sec = time_t(request.wallClock / 1_000_000_000)
-        time.tv_nsec = Int(request.wallClock % 1_000_000_000)
-        if clock_settime(CLOCK_REALTIME, &time) == 0 { confirmed.insert(.wallClock) }
-        if writeFile("/etc/machine-id", Array("\(request.machineID)\n".utf8)) { confirmed.insert(.machineID) }
-        let hosts = "127.0.0.1 localhost \(request.hostName)\n::1 localhost ip6-localhost ip6-loopback\n"
-        if sethostname(request.hostName, request.hostName.utf8.count) == 0,
-            writeFile("/etc/hostname", Array("\(request.hostName)\n".utf8)), writeFile("/etc/hosts", Array(hosts.utf8))
-        {
-            confirmed.insert(.hostName)
-        }
-        if disk.limit(to: request.diskLimit) { confirmed.insert(.diskLimit) }
-        return confirmed
-    }
-
     private func interpreterIsIdle() {
         let awaited = interpreters.filter { $0.isStarted && !$0.isHopeless }
         if !isWarm || isRehearsing, awaited.allSatisfy(\.isIdle) {
-            // The shells started ahead, too, come to rest.
+            // By then the shells that are started ahead wait for their scripts.
             loop.schedule(milliseconds: isWarm ? 100 : 1_000) { [unowned self] in port.send(Frame(.warm)) }
             isWarm = true
             isRehearsing = false
@@ -179,13 +161,13 @@ final class Agent {
         startWaiting()
     }
 
-    /// Runs the ways of a first call, so that an emulator has translated them and the caches are warm.
+    /// Executes the code paths of a first call, so that an emulator has translated them and the caches are warm.
     ///
-    /// - Parameter request: who the guest is for the time being.
+    /// - Parameter request: the guest's identity until `prepare`.
     private func rehearse(_ request: Prepare) {
         guard !isPrepared else { return }
         isRehearsing = true
-        _ = identify(request)
+        _ = guest.adopt(request)
         for interpreter in interpreters { interpreter.rehearse(seed: Array(request.entropy.prefix(32))) }
         if let shell = shells.run(Array(":".utf8)) {
             shell.onEnd = { [unowned self] _ in
@@ -265,7 +247,7 @@ final class Agent {
         execution.source = []
         execution.state = .running
         execution.started = monotonicTime()
-        execution.eventsBefore = cgroups.events()
+        execution.eventsBefore = guest.events()
         let pumps = [
             OutputPump(descriptor: shell.stdout, channel: .stdout, loop: loop),
             OutputPump(descriptor: shell.stderr, channel: .stderr, loop: loop),
@@ -277,20 +259,22 @@ final class Agent {
         shell.onEnd = { [unowned self] end in
             execution.state = .ending
             let report = execution.report(code: end.code, signal: end.signal, processorTime: end.processorTime)
-            // Background children live on and may write on.
+            // Background children live on, and what they write is dropped.
             self.end(execution, report: report, pumps: pumps) { pumps.forEach { $0.discard() } }
             shells.refill()
         }
     }
 
-    /// Sends what is left of the output, then the report; then calls back.
+    func events() -> Cgroups.Events { guest.events() }
+
+    /// Sends the rest of the output, then the report; then calls back.
     func end(_ execution: Execution, report: ExitReport, pumps: [OutputPump], then finished: @escaping () -> Void) {
         execution.state = .ending
         if let deadline = execution.deadline { loop.cancel(deadline) }
         execution.stop = {}
         var report = report
         if execution.started != 0 {
-            let events = cgroups.events()
+            let events = guest.events()
             if events.outOfMemoryKills > execution.eventsBefore.outOfMemoryKills { report.flags.insert(.outOfMemory) }
             if events.refusedForks > execution.eventsBefore.refusedForks { report.flags.insert(.processLimit) }
         }

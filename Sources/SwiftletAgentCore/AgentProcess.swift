@@ -9,7 +9,9 @@ package enum AgentProcess {
     package static func main() {
         do throws(BootError) {
             try Boot.run()
-            let agent = try Agent(port: try Boot.openPort(named: "swiftlet.control"))
+            let guest = try Guest()
+            let port = try Boot.openPort(named: "swiftlet.control")
+            let agent = try Agent(port: port, guest: guest, interpreters: InterpreterProgram.known)
             agent.run()
         } catch {
             die(error.description)
@@ -17,23 +19,25 @@ package enum AgentProcess {
     }
 }
 
-/// Tells the host, which reads the console, and ends the VM: nothing can be served any more.
-func die(_ words: String) -> Never {
-    log("FATAL \(words)")
-    agent_reboot()
+/// Reports an error on the console, which the host reads, and ends the VM: nothing can be served any more.
+///
+/// Restarts the machine only as PID 1 of a guest: a test of the agent's parts on a host must never do that.
+func die(_ message: String) -> Never {
+    log("FATAL \(message)")
+    if getpid() == 1 { agent_reboot() }
     exit(1)
 }
 
-/// One line on the guest's console.
-func log(_ words: String) {
-    let line = Array("swiftlet-agent: \(words)\n".utf8)
-    let console = open("/dev/console", O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+/// Writes one line to the guest's console, or to standard error where the agent's parts run outside of a guest.
+func log(_ message: String) {
+    let line = Array("swiftlet-agent: \(message)\n".utf8)
+    let console = getpid() == 1 ? open("/dev/console", O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK) : -1
     _ = write(console >= 0 ? console : 2, line, line.count)
     if console >= 0 { close(console) }
 }
 
 /// Nanoseconds on the guest's monotonic clock.
-func monotonicTime() -> UInt64 {
+package func monotonicTime() -> UInt64 {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)

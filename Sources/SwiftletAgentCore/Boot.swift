@@ -3,9 +3,9 @@
 import CAgent
 import Glibc
 
-/// What keeps the guest from coming up.
-struct BootError: Error, CustomStringConvertible {
-    let description: String
+/// An error that keeps the guest from starting.
+package struct BootError: Error, CustomStringConvertible {
+    package let description: String
 
     init(_ what: String, errno number: Int32) {
         description = "\(what): \(String(cString: strerror(number)))"
@@ -16,7 +16,7 @@ struct BootError: Error, CustomStringConvertible {
     }
 }
 
-/// The way from the initramfs to a root file system with everything mounted.
+/// Loads the kernel modules and switches from the initramfs to the root file system with everything mounted.
 enum Boot {
     private static let newRoot = "/newroot"
 

@@ -2,8 +2,8 @@
 
 import Glibc
 
-/// The guest's two cgroups: the agent, which programs must not starve, and the programs, which have limits.
-struct Cgroups {
+/// The guest's two cgroups: the agent's, which programs must not starve, and the programs', which has limits.
+package struct Cgroups {
     private static let root = "/sys/fs/cgroup"
 
     /// The programs' `cgroup.procs`, open for writing.
@@ -12,9 +12,11 @@ struct Cgroups {
     private let processEvents: Int32
 
     /// What the programs' cgroup has counted since the boot.
-    struct Events: Equatable {
-        var outOfMemoryKills = 0
-        var refusedForks = 0
+    package struct Events: Equatable {
+        package var outOfMemoryKills = 0
+        package var refusedForks = 0
+
+        package init() {}
     }
 
     /// Makes the cgroups. Formats: the kernel's "Control Group v2" document.
@@ -43,10 +45,10 @@ struct Cgroups {
     }
 
     func events() -> Events {
-        Events(
-            outOfMemoryKills: Cgroups.number(behind: "oom_kill ", in: memoryEvents),
-            refusedForks: Cgroups.number(behind: "max ", in: processEvents)
-        )
+        var events = Events()
+        events.outOfMemoryKills = Cgroups.number(behind: "oom_kill ", in: memoryEvents)
+        events.refusedForks = Cgroups.number(behind: "max ", in: processEvents)
+        return events
     }
 
     /// Bytes of memory that the kernel manages.
@@ -54,7 +56,7 @@ struct Cgroups {
         sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
     }
 
-    /// Writes a control file; a kernel without it is worth a line on the console and no more.
+    /// Writes a control file. A kernel that lacks it is reported on the console; the agent goes on.
     static func set(path: String, to value: String) {
         if !writeFile(path, Array(value.utf8)) { log("\(path) = \(value): \(String(cString: strerror(errno)))") }
     }

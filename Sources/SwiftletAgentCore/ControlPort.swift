@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import AgentProtocol
+package import AgentProtocol
 import CAgent
 import Glibc
 
 /// The virtio port to the host: frames in, frames out, never blocking.
-final class ControlPort {
-    /// Program output waits in its pipes while more than this is queued.
+package final class ControlPort {
+    /// While more than this is queued, program output stays in its pipes.
     private static let crowded = 256 * 1024
 
     private let descriptor: Int32
@@ -18,18 +18,20 @@ final class ControlPort {
     private var input = [UInt8](repeating: 0, count: 64 * 1024)
 
     /// Called with each frame of the host.
-    var onFrame: (Frame) -> Void = { _ in }
+    package var onFrame: (Frame) -> Void = { _ in }
     /// Called when the queue has become short enough for program output.
-    var onRoom: () -> Void = {}
+    package var onRoom: () -> Void = {}
+    /// Called once when the host broke the protocol; nothing more is received.
+    package var onBreach: (ProtocolError) -> Void = { die("The host broke the protocol: \($0)") }
 
-    init(descriptor: Int32, loop: EventLoop) {
+    package init(descriptor: Int32, loop: EventLoop) {
         self.descriptor = descriptor
         self.loop = loop
     }
 
-    var isCrowded: Bool { queue.count - sent > ControlPort.crowded }
+    package var isCrowded: Bool { queue.count - sent > ControlPort.crowded }
 
-    func start() {
+    package func start() {
         loop.watch(descriptor, for: EventLoop.readable) { [unowned self] events in
             if events & EventLoop.writable != 0 { flush() }
             if events & EventLoop.readable != 0 { receive() }
@@ -37,7 +39,7 @@ final class ControlPort {
         flush()
     }
 
-    func send(_ frame: Frame) {
+    package func send(_ frame: Frame) {
         frame.encode(into: &queue)
         flush()
     }
@@ -48,7 +50,7 @@ final class ControlPort {
         flush()
     }
 
-    /// Program output that leaves with whatever is sent next, or with ``flush()``.
+    /// Queues program output; it leaves with the next frame that is sent, or with ``flush()``.
     func queue(output bytes: UnsafeRawBufferPointer, channel: Channel, stream: UInt32) {
         let length = UInt32(bytes.count + 1)
         withUnsafeBytes(of: length.littleEndian) { queue.append(contentsOf: $0) }
@@ -58,7 +60,7 @@ final class ControlPort {
     }
 
     /// Sends as much of what is queued as the port takes.
-    func flush() {
+    package func flush() {
         let wasCrowded = isCrowded
         while sent < queue.count {
             let count = queue.withUnsafeBytes {
@@ -91,11 +93,12 @@ final class ControlPort {
         do throws(ProtocolError) {
             while let frame = try decoder.next() { onFrame(frame) }
         } catch {
-            die("The host broke the protocol: \(error)")
+            loop.unwatch(descriptor)
+            onBreach(error)
         }
     }
 
-    /// Nobody is at the other end: asks again later, as the port would report it without end.
+    /// The host has not opened its end: tries again later, as epoll would report that without pause.
     private func pause() {
         loop.unwatch(descriptor)
         isWatchingForRoom = false

@@ -3,11 +3,11 @@
 import CAgent
 import Glibc
 
-/// Waits for descriptors and times and calls whoever asked for them. Everything in the agent happens on it, one thing at a time.
-final class EventLoop {
-    typealias Handler = (_ events: UInt32) -> Void
+/// Waits for descriptors and timers and calls their handlers. All of the agent runs on it, one handler at a time.
+package final class EventLoop {
+    package typealias Handler = (_ events: UInt32) -> Void
 
-    struct Timer: Hashable {
+    package struct Timer: Hashable {
         fileprivate let number: UInt64
     }
 
@@ -17,32 +17,33 @@ final class EventLoop {
         let action: () -> Void
     }
 
-    static let readable = EPOLLIN.rawValue
-    static let writable = EPOLLOUT.rawValue
+    package static let readable = EPOLLIN.rawValue
+    package static let writable = EPOLLOUT.rawValue
 
     private let epoll: Int32
     private var handlers: [Int32: Handler] = [:]
-    /// Few at a time; the earliest is last.
+    /// In the order of their times, the earliest last; there are few.
     private var timers: [Scheduled] = []
     private var lastTimer: UInt64 = 0
+    private var ready = [epoll_event](repeating: epoll_event(), count: 32)
 
-    init() throws(BootError) {
+    package init() throws(BootError) {
         epoll = epoll_create1(O_CLOEXEC)
         guard epoll >= 0 else { throw BootError("epoll_create1", errno: errno) }
     }
 
     /// Calls the handler when the descriptor is ready, as long as it is: level-triggered.
-    func watch(_ descriptor: Int32, for events: UInt32, _ handler: @escaping Handler) {
+    package func watch(_ descriptor: Int32, for events: UInt32, _ handler: @escaping Handler) {
         let operation = handlers.updateValue(handler, forKey: descriptor) == nil ? EPOLL_CTL_ADD : EPOLL_CTL_MOD
         control(operation, descriptor, events)
     }
 
     /// Changes what a watched descriptor is watched for.
-    func change(_ descriptor: Int32, to events: UInt32) {
+    package func change(_ descriptor: Int32, to events: UInt32) {
         control(EPOLL_CTL_MOD, descriptor, events)
     }
 
-    func unwatch(_ descriptor: Int32) {
+    package func unwatch(_ descriptor: Int32) {
         guard handlers.removeValue(forKey: descriptor) != nil else { return }
         control(EPOLL_CTL_DEL, descriptor, 0)
     }
@@ -58,7 +59,7 @@ final class EventLoop {
 
     /// Calls once, after so many milliseconds.
     @discardableResult
-    func schedule(milliseconds: UInt64, _ action: @escaping () -> Void) -> Timer {
+    package func schedule(milliseconds: UInt64, _ action: @escaping () -> Void) -> Timer {
         lastTimer += 1
         let due = monotonicTime() + milliseconds * 1_000_000
         let index = timers.firstIndex { $0.due <= due } ?? timers.endIndex
@@ -66,24 +67,30 @@ final class EventLoop {
         return Timer(number: lastTimer)
     }
 
-    func cancel(_ timer: Timer) {
+    package func cancel(_ timer: Timer) {
         timers.removeAll { $0.number == timer.number }
     }
 
     /// Never returns.
     func run() -> Never {
-        var ready = [epoll_event](repeating: epoll_event(), count: 32)
-        while true {
-            let count = epoll_wait(epoll, &ready, Int32(ready.count), timeout())
-            for event in ready.prefix(Int(max(0, count))) {
-                // A handler before may have taken this one away.
-                handlers[event.data.fd]?(event.events)
-            }
-            let now = monotonicTime()
-            while let next = timers.last, next.due <= now {
-                timers.removeLast()
-                next.action()
-            }
+        while true { turn() }
+    }
+
+    /// Waits until something is ready or due, and calls its handlers.
+    ///
+    /// - Parameter limit: milliseconds to wait at most; nil waits for as long as it takes.
+    package func turn(waitingAtMost limit: Int32? = nil) {
+        let timeout = timeout()
+        let wait = limit.map { timeout < 0 ? $0 : min($0, timeout) } ?? timeout
+        let count = epoll_wait(epoll, &ready, Int32(ready.count), wait)
+        for event in ready.prefix(Int(max(0, count))) {
+            // An earlier handler of this turn may have removed this one.
+            handlers[event.data.fd]?(event.events)
+        }
+        let now = monotonicTime()
+        while let next = timers.last, next.due <= now {
+            timers.removeLast()
+            next.action()
         }
     }
 

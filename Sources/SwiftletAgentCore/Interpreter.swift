@@ -4,26 +4,26 @@ import AgentProtocol
 import CAgent
 import Glibc
 
-/// A language's process that keeps its variables from call to call, started anew when it is lost.
+/// A language's process, which keeps its variables from call to call and is restarted when it dies.
 final class Interpreter {
     private enum State {
         /// Started; its modules are being imported. Becomes `idle`.
         case starting
         case idle
         case running(Execution, done: (InterpreterMessage) -> Void)
-        /// It runs code of ours, for practice. Becomes `idle`.
+        /// It runs the agent's own code, so that the emulator translates it. Becomes `idle`.
         case rehearsing
         /// A call is over; the rest of its output is on its way to the host. Becomes `idle`.
         case finishing
-        /// Dead, until the next start.
+        /// No process, until the next start.
         case gone
     }
 
-    /// A start that fails more often than this in a row is no longer waited for.
+    /// After more failed starts in a row than this, the guest counts as warm without the interpreter.
     private static let patience = 3
 
     let language: GuestLanguage
-    private let program: [String]
+    private let words: [String]
     private let programs: Programs
     private let loop: EventLoop
     private let agent: Agent
@@ -33,7 +33,7 @@ final class Interpreter {
     private var input = InterpreterDecoder()
     private var chunk = [UInt8](repeating: 0, count: 64 * 1024)
     private var pumps: [OutputPump] = []
-    /// What the process is told before it runs any code: randomness and variables of this VM's own.
+    /// The payload of `prepare`: this VM's own randomness and variables, sent before any code.
     private var identity: [UInt8]?
     /// The living process has confirmed its identity.
     private var hasIdentity = false
@@ -41,7 +41,7 @@ final class Interpreter {
     private var failures = 0
     /// Answers to come before a rehearsal is over.
     private var rehearsal = 0
-    /// Bytes that died with an interpreter between two calls, to be told with the next one.
+    /// Bytes of output that were lost with an interpreter between two calls, reported with the next one.
     private var carriedLoss: (stdout: UInt64, stderr: UInt64) = (0, 0)
     private var callStart: UInt64 = 0
     /// Nanoseconds of processor time that were spent before the current call.
@@ -50,9 +50,9 @@ final class Interpreter {
     /// Called when it is ready for code, at first and after each call.
     var onIdle: () -> Void = {}
 
-    init(_ language: GuestLanguage, program: [String], programs: Programs, loop: EventLoop, agent: Agent) {
-        self.language = language
-        self.program = program
+    init(_ program: InterpreterProgram, programs: Programs, loop: EventLoop, agent: Agent) {
+        language = program.language
+        words = program.words
         self.programs = programs
         self.loop = loop
         self.agent = agent
@@ -62,13 +62,13 @@ final class Interpreter {
         if case .idle = state { true } else { false }
     }
 
-    /// It failed to start too often to be waited for.
+    /// Whether it failed to start so often that nothing waits for it any more.
     var isHopeless: Bool { failures > Interpreter.patience }
 
-    /// It lives, or was to; one that waits to be asked for does neither.
+    /// Whether it was started, even if that failed; false while it is to be started at its first call.
     var isStarted: Bool { control >= 0 || failures > 0 }
 
-    // MARK: Its life
+    // MARK: The process
 
     func start() {
         var stdout: [Int32] = [-1, -1]
@@ -85,11 +85,11 @@ final class Interpreter {
             return
         }
         let mine = sockets[0]
-        // A stopped interpreter reads nothing; the agent must not wait for it for long.
+        // A stopped interpreter reads nothing: a write to it fails after this time.
         var patience = timeval(tv_sec: 1, tv_usec: 0)
         setsockopt(mine, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         let started = programs.start(
-            program,
+            words,
             descriptors: [null, stdout[1], stderr[1], sockets[1]]
         ) { [unowned self] end in ended(end, control: mine) }
         for descriptor in [null, stdout[1], stderr[1], sockets[1]] { close(descriptor) }
@@ -112,7 +112,7 @@ final class Interpreter {
         state = .starting
     }
 
-    /// Notes what is this VM's own. The interpreter learns it right before its first code, in one go with that.
+    /// Stores this VM's identity. It is sent right before the first code, together with that.
     func prepare(seed: [UInt8], variables: [Prepare.Variable]) {
         var writer = WireWriter()
         writer.write(seed)
@@ -124,7 +124,7 @@ final class Interpreter {
         identity = writer.bytes
     }
 
-    /// Goes through a prepare and a call that leave nothing behind.
+    /// Runs a `prepare` and a call that leave no state behind.
     func rehearse(seed: [UInt8]) {
         guard isIdle else { return }
         var writer = WireWriter()
@@ -156,7 +156,7 @@ final class Interpreter {
         self.control = -1
         let before = state
         state = .gone
-        // Its children may write on; nobody but the call that it died in wants to read that.
+        // Its children may still write; only the call in which it died sends that.
         let pumps = pumps
         self.pumps = []
         switch before {
@@ -168,13 +168,13 @@ final class Interpreter {
             start()
         case .starting, .rehearsing:
             let how = end.code.map { "exit code \($0)" } ?? "signal \(end.signal)"
-            log("\(program[0]) ended while it started: \(how)")
+            log("\(words[0]) ended while it started: \(how)")
             failures += 1
             pumps.forEach { $0.discard() }
             if isHopeless { startLater() } else { start() }
             if failures == Interpreter.patience + 1 { onIdle() }
         case .finishing:
-            // The call's end is known, and its output still leaves through these pumps.
+            // The call's end is known; these pumps still send its output.
             stateLost = true
             startLater(milliseconds: 20)
         case .idle, .gone:
@@ -199,7 +199,7 @@ final class Interpreter {
         callStart = clockTicks()
         execution.started = monotonicTime()
         execution.state = .running
-        execution.eventsBefore = agent.cgroups.events()
+        execution.eventsBefore = agent.events()
         execution.stream.pumps = pumps
         execution.stream.results = ResultQueue(stream: execution.stream) { [unowned self] in resumeReceiving() }
         execution.dropped.stdout = pumps[0].send(to: execution.stream) + carriedLoss.stdout
@@ -208,7 +208,7 @@ final class Interpreter {
         state = .running(execution) { [unowned self] message in
             let lost = stateLost
             stateLost = false
-            // The interpreter's word may be anything.
+            // User code can write this message too, with any number.
             let (sum, isTooMuch) = spentBefore.addingReportingOverflow(message.processorTime)
             spentBefore = isTooMuch ? .max : sum
             finish(
@@ -228,7 +228,7 @@ final class Interpreter {
         send(kind: 2, writer.bytes)
     }
 
-    /// Ends a call that is over its time: asks first, then takes its children away, then the interpreter.
+    /// Ends a call: interrupts it, then kills its children, then the interpreter.
     private func interrupt(_ execution: Execution, step: Int) {
         guard case .running(let current, _) = state, current === execution else { return }
         switch step {
@@ -236,7 +236,7 @@ final class Interpreter {
             kill(pid, SIGINT)
             loop.schedule(milliseconds: 100) { [unowned self] in interrupt(execution, step: 1) }
         case 1:
-            // A child that the interpreter waits for in C keeps the interrupt from it.
+            // While the interpreter waits for a child in C code, it does not see the interrupt.
             ProcessTable.descendants(of: pid, startedSince: callStart).forEach { kill($0, SIGKILL) }
             kill(pid, SIGINT)
             loop.schedule(milliseconds: 100) { [unowned self] in interrupt(execution, step: 2) }
@@ -258,7 +258,7 @@ final class Interpreter {
         execution.state = .ending
         if control >= 0 { state = .finishing }
         agent.end(execution, report: report, pumps: pumps) { [unowned self] in
-            // The interpreter lives on in most cases, and its threads may write.
+            // If the interpreter lives, its threads may still write.
             if control >= 0, self.pumps.first === pumps.first {
                 pumps.forEach { $0.keep() }
                 state = .idle
@@ -269,14 +269,14 @@ final class Interpreter {
         }
     }
 
-    // MARK: Its socket
+    // MARK: The socket
 
     private func send(kind: UInt8, _ payload: [UInt8]) {
         var message: [UInt8] = []
         withUnsafeBytes(of: UInt32(payload.count + 1).littleEndian) { message.append(contentsOf: $0) }
         message.append(kind)
         message += payload
-        // The interpreter reads nothing else now, so this waits for its processor time; never beyond the socket's patience.
+        // Blocks until the interpreter reads, at most for the socket's send timeout.
         let flags = fcntl(control, F_GETFL)
         _ = fcntl(control, F_SETFL, flags & ~O_NONBLOCK)
         if !writeAll(message, to: control) { kill(pid, SIGKILL) }
@@ -285,7 +285,7 @@ final class Interpreter {
 
     private func receive() {
         let count = read(control, &chunk, chunk.count)
-        // Its end is reported by wait.
+        // How it ended is reported by wait.
         guard count > 0 else {
             if count == 0 { loop.unwatch(control) }
             if count == 0 { kill(pid, SIGKILL) }
@@ -295,7 +295,7 @@ final class Interpreter {
         takeMessages()
     }
 
-    /// Takes what has arrived, up to a result that the host has no room for: then nothing more is read until it has.
+    /// Handles the messages that have arrived, up to a result that exceeds the credit: then nothing more is read until credit comes.
     private func takeMessages() {
         var stream: HostStream?
         if case .running(let execution, _) = state { stream = execution.stream }
@@ -316,9 +316,9 @@ final class Interpreter {
         takeMessages()
     }
 
-    /// What a call showed before its interpreter died; the end itself is known from wait.
+    /// Adds the results that a call sent before its interpreter died.
     private func takeLastResults(of execution: Execution) {
-        // A child of it may hold the socket and write on.
+        // A child of it may hold the socket and write without end.
         var left = 1 << 20
         while left > 0, case let count = read(control, &chunk, chunk.count), count > 0 {
             left -= count
@@ -347,7 +347,7 @@ final class Interpreter {
         case (.done, .running(_, let done)) where hasIdentity:
             done(message)
         default:
-            // User code can reach the descriptor; what it writes there costs it the interpreter.
+            // User code can write to the descriptor; a message out of order kills the interpreter.
             kill(pid, SIGKILL)
         }
     }

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import AgentProtocol
+package import AgentProtocol
 import CAgent
 import Glibc
 
-/// Moves a program's output from its pipe to where it belongs at the moment.
+/// Reads a program's output from its pipe and passes it to the current target.
 ///
-/// The pipe's other end may be held by a background child for as long as that lives, so a pump outlives the execution that it was
-/// made for: nobody who writes is ever blocked for good, or killed by SIGPIPE.
-final class OutputPump {
+/// A background child may hold the pipe's other end for as long as it lives, so a pump outlives the execution that it was made
+/// for: a child that writes is never blocked for good, nor killed by SIGPIPE.
+package final class OutputPump {
     private enum Target {
         /// Up to a limit in memory, for the next call.
         case kept
-        /// To the host, as far as credit reaches.
+        /// To the host, within the stream's credit.
         case stream(HostStream)
         case discarded
     }
 
-    /// Bytes kept between two calls.
-    private static let keepLimit = 64 * 1024
+    /// The most bytes that are kept between two calls.
+    package static let keepLimit = 64 * 1024
     private static let chunk = 32 * 1024
 
     private let descriptor: Int32
@@ -29,33 +29,33 @@ final class OutputPump {
     private var dropped: UInt64 = 0
     private var isWatching = false
     private var isClosed = false
-    /// While an execution ends: bytes of its output that are still in the pipe, and whom to tell when they are gone.
+    /// While an execution ends: bytes of its output that are still in the pipe, and what to call when they are sent.
     private var draining: (left: Int, done: () -> Void)?
 
-    init(descriptor: Int32, channel: Channel, loop: EventLoop) {
+    package init(descriptor: Int32, channel: Channel, loop: EventLoop) {
         self.descriptor = descriptor
         self.channel = channel
         self.loop = loop
         _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
     }
 
-    /// Output is kept from now on.
-    func keep() {
+    /// Keeps output from now on, for the next stream.
+    package func keep() {
         target = .kept
         update()
     }
 
-    /// Output goes to a stream from now on, beginning with what was kept. Returns how many bytes could not be kept.
-    func send(to stream: HostStream) -> UInt64 {
+    /// Sends output to a stream from now on, beginning with the kept bytes. Returns how many bytes could not be kept.
+    package func send(to stream: HostStream) -> UInt64 {
         target = .stream(stream)
         defer { dropped = 0 }
         update()
         return dropped
     }
 
-    /// Nobody wants the output; it is read all the same, until every writer is gone. Returns how many bytes were lost by it.
+    /// Reads and drops output until every writer is gone. Returns how many bytes of the time before are lost.
     @discardableResult
-    func discard() -> UInt64 {
+    package func discard() -> UInt64 {
         defer { dropped = 0 }
         let lost = dropped + UInt64(kept.count)
         target = .discarded
@@ -64,19 +64,19 @@ final class OutputPump {
         return lost
     }
 
-    /// Calls back when all that is in the pipe now was sent. What comes later is not waited for: a child may write for ever.
-    func drain(_ done: @escaping () -> Void) {
+    /// Calls back when all bytes that are in the pipe now were sent. Later ones are not waited for: a child may write for ever.
+    package func drain(_ done: @escaping () -> Void) {
         draining = (isClosed ? 0 : Int(agent_pending_bytes(descriptor)), done)
         pump()
     }
 
-    /// Credit came, or room in the port's queue.
-    func resume() {
+    /// Must be called when credit came, or room in the port's queue.
+    package func resume() {
         update()
     }
 
-    /// Closes the pipe, whoever may write to it.
-    func close() {
+    /// Closes the pipe, even if a program still writes to it.
+    package func close() {
         guard !isClosed else { return }
         isClosed = true
         if isWatching { loop.unwatch(descriptor) }
@@ -173,15 +173,15 @@ final class OutputPump {
 }
 
 /// An execution's stream to the host, with its credit.
-final class HostStream {
-    let number: UInt32
+package final class HostStream {
+    package let number: UInt32
     private let port: ControlPort
     private var window = SendWindow()
-    /// What must be tried again when credit comes.
-    var pumps: [OutputPump] = []
-    var results: ResultQueue?
+    /// The sources of output that ``resume()`` lets go on.
+    package var pumps: [OutputPump] = []
+    package var results: ResultQueue?
 
-    init(number: UInt32, port: ControlPort) {
+    package init(number: UInt32, port: ControlPort) {
         self.number = number
         self.port = port
     }
@@ -189,7 +189,7 @@ final class HostStream {
     var available: Int { window.available }
     var canSend: Bool { window.available > 0 && !port.isCrowded }
 
-    func take(upTo count: Int) -> Int { window.take(upTo: count) }
+    package func take(upTo count: Int) -> Int { window.take(upTo: count) }
 
     func send(_ bytes: UnsafeRawBufferPointer, channel: Channel) {
         port.send(output: bytes, channel: channel, stream: number)
@@ -200,17 +200,17 @@ final class HostStream {
         port.queue(output: bytes, channel: channel, stream: number)
     }
 
-    func flush() {
+    package func flush() {
         port.flush()
     }
 
-    func grant(_ bytes: UInt32) {
+    package func grant(_ bytes: UInt32) {
         window.grant(bytes)
         resume()
     }
 
-    /// Tries again to send what waits for credit or room.
-    func resume() {
+    /// Sends what waits for credit or room.
+    package func resume() {
         pumps.forEach { $0.resume() }
         results?.resume()
     }

@@ -2,7 +2,7 @@
 
 import Glibc
 
-/// What /proc says of the guest's processes. Format: proc(5), /proc/PID/stat.
+/// The guest's processes, from /proc. Format: proc(5), /proc/PID/stat.
 enum ProcessTable {
     private struct Entry {
         let pid: pid_t
@@ -10,14 +10,15 @@ enum ProcessTable {
         let startTime: UInt64
     }
 
-    /// The processes that descend from one, and began at a time or later (clock ticks since the boot).
+    /// The descendants of a process that started at a time or later (clock ticks since the boot).
+    ///
+    /// An older child and its new children are left out: they belong to an earlier call.
     static func descendants(of ancestor: pid_t, startedSince time: UInt64) -> [pid_t] {
         let table = entries(of: "/proc").compactMap { pid_t($0) }.compactMap(entry)
         var found: [pid_t] = []
         var parents: Set<pid_t> = [ancestor]
         while !parents.isEmpty {
             let children = table.filter { parents.contains($0.parent) && !found.contains($0.pid) }
-            // An older child's new children are not the call's, but its own.
             let recent = children.filter { $0.startTime >= time }
             found += recent.map(\.pid)
             parents = Set(recent.map(\.pid))

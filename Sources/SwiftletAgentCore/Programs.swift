@@ -12,9 +12,9 @@ struct ProgramEnd {
     let processorTime: UInt64
 }
 
-/// Starts programs and reaps everything that ends in the guest, orphans of theirs included.
+/// Starts programs and reaps every process that ends in the guest, their orphans included.
 final class Programs {
-    /// Added to every program's environment; later ones win.
+    /// Every program's environment; later entries win.
     var environment: [(name: String, value: String)] = [
         ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/bash"), ("LANG", "C.UTF-8"),
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("TERM", "dumb"),
@@ -22,10 +22,17 @@ final class Programs {
     ]
 
     private let cgroup: Int32
+    let directory: String
     private var endings: [pid_t: (ProgramEnd) -> Void] = [:]
 
-    init(cgroup: Int32, loop: EventLoop) throws(BootError) {
+    /// Reaps every child of this process from now on; the process must have no other code that waits for children.
+    ///
+    /// - Parameters:
+    ///   - cgroup: the programs' `cgroup.procs`, open for writing; -1 for none.
+    ///   - directory: where programs start.
+    init(cgroup: Int32, directory: String = "/app", loop: EventLoop) throws(BootError) {
         self.cgroup = cgroup
+        self.directory = directory
         let signals = agent_child_signals()
         guard signals >= 0 else { throw BootError("signalfd", errno: errno) }
         loop.watch(signals, for: EventLoop.readable) { [unowned self] _ in
@@ -35,7 +42,7 @@ final class Programs {
         }
     }
 
-    /// Starts a program in `/app`, in a session of its own.
+    /// Starts a program in the programs' directory, in a session of its own.
     ///
     /// - Parameter onEnd: called once, from the event loop, when it was reaped.
     /// - Returns: its process id, or nil with the reason on the console.
@@ -46,11 +53,12 @@ final class Programs {
     /// The same with words that need not be text.
     func start(_ words: [[UInt8]], descriptors: [Int32], onEnd: @escaping (ProgramEnd) -> Void) -> pid_t? {
         let variables = environment.map { Array("\($0.name)=\($0.value)".utf8) }
-        mkdir("/app", 0o755)
+        // User code may have removed it; a call must not fail for that.
+        mkdir(directory, 0o755)
         var pid: pid_t = 0
         let failure = withCStrings(words) { argv in
             withCStrings(variables) { envp in
-                "/app".withCString { directory in
+                directory.withCString { directory in
                     descriptors.withUnsafeBufferPointer { descriptors in
                         var program = agent_program(
                             path: argv[0],

@@ -2,37 +2,38 @@
 
 import AgentProtocol
 
-/// One call's rich results on their way to the host, as far as its credit reaches.
+/// Sends one call's rich results to the host within the stream's credit.
 ///
-/// Holds what is more than that; whoever fills it stops to read as long as something waits, so it stays as small as one message.
-final class ResultQueue {
+/// Holds what exceeds the credit. ``Interpreter`` reads no further message while something waits here, so the queue never holds
+/// more than one message.
+package final class ResultQueue {
     private let stream: HostStream
     private var bytes: [UInt8] = []
     private var sent = 0
     private var drained: (() -> Void)?
-    /// Called when nothing waits any more, and something did.
+    /// Called when the last waiting byte was given to the port.
     private let onEmpty: () -> Void
 
-    init(stream: HostStream, onEmpty: @escaping () -> Void) {
+    package init(stream: HostStream, onEmpty: @escaping () -> Void) {
         self.stream = stream
         self.onEmpty = onEmpty
     }
 
-    var isEmpty: Bool { bytes.isEmpty }
+    package var isEmpty: Bool { bytes.isEmpty }
 
-    /// Takes a result's JSON text. What credit allows leaves with the stream's next flush.
-    func add(_ text: [UInt8]) {
+    /// Takes a result's JSON text. The part within the credit leaves with the stream's next flush.
+    package func add(_ text: [UInt8]) {
         withUnsafeBytes(of: UInt32(text.count).littleEndian) { bytes.append(contentsOf: $0) }
         bytes += text
         queue()
     }
 
-    /// Credit came, or room in the port's queue.
-    func resume() {
+    /// Must be called when credit came, or room in the port's queue.
+    package func resume() {
         guard !isEmpty else { return }
         queue()
         let isDone = isEmpty
-        // What was begun before may end in here, and this queue with it.
+        // Sending may make room, which ends the execution and with it this queue.
         stream.flush()
         guard isDone else { return }
         onEmpty()
@@ -40,7 +41,7 @@ final class ResultQueue {
     }
 
     /// Calls back when everything was given to the port.
-    func drain(_ done: @escaping () -> Void) {
+    package func drain(_ done: @escaping () -> Void) {
         drained = done
         finish()
     }

@@ -48,12 +48,12 @@ final class Shell {
         return write(gate, "\n", 1) == 1
     }
 
-    /// Gives up a shell that never ran.
+    /// Closes all descriptors of a shell that never ran.
     fileprivate func closeAll() {
         for descriptor in [stdout, stderr, gate, script] { close(descriptor) }
     }
 
-    /// Gives up a shell that could not be told what to run.
+    /// Kills a shell that did not take its script.
     fileprivate func abandon() {
         kill(-pid, SIGKILL)
         close(stdout)
@@ -69,10 +69,12 @@ final class ShellPool {
     /// Neither stays open for the script. `REPLY` keeps its text: unsetting it would take a line of the script's own. The directory
     /// is entered late, as a call before may have put another in its place. A shell may wait in many clones of a template: what
     /// it took from its start is made new.
-    private static let launcher = """
-        IFS= read -r -n 1 -u 3 REPLY || kill -9 $$; exec 3<&-; cd /app; unset OLDPWD; \
+    private static func launcher(in directory: String) -> String {
+        """
+        IFS= read -r -n 1 -u 3 REPLY || kill -9 $$; exec 3<&-; cd \(directory); unset OLDPWD; \
         IFS= read -r -d "" -u 4 HOSTNAME; IFS= read -r -d "" -u 4 REPLY; exec 4<&-; RANDOM=$SRANDOM SECONDS=0; eval -- "$REPLY"
         """
+    }
 
     private let target: Int
     private let programs: Programs
@@ -102,7 +104,7 @@ final class ShellPool {
     /// Runs a script in a shell of its own; nil when none can be started.
     func run(_ source: [UInt8]) -> Shell? {
         // User code may have removed it; a call must not fail for that.
-        mkdir("/app", 0o755)
+        mkdir(programs.directory, 0o755)
         let source = hostName + [0] + source
         while let shell = waiting.popLast() {
             if shell.hasEnded {
@@ -147,7 +149,7 @@ final class ShellPool {
         let pid =
             if complete, script >= 0, null >= 0 {
                 programs.start(
-                    ["/bin/bash", "-c", ShellPool.launcher, "bash"],
+                    ["/bin/bash", "-c", ShellPool.launcher(in: programs.directory), "bash"],
                     descriptors: [null, stdout[1], stderr[1], gate[0], script]
                 ) { [weak self] end in
                     ended = end
