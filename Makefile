@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PROGRAM := .build/release/swiftlet
-# The Swift tools in a release build: tests run what users run, and nothing is compiled twice.
+# The programs in a release build, as users run them. The unit tests in a debug build, where assertions and checks run.
 SWIFT_BUILD := swift build -c release
 STAMP = @printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
 
@@ -28,8 +28,10 @@ deps: ## Installs the Debian packages that are missing
 	@scripts/install-packages
 
 build:
-	$(call STAMP,Building with tests)
-	$(SWIFT_BUILD) --build-tests
+	$(call STAMP,Building the programs)
+	$(SWIFT_BUILD) --product swiftlet
+	$(SWIFT_BUILD) --product swiftlet-agent
+	$(SWIFT_BUILD) --product swiftlet-bench
 
 image:
 	$(PROGRAM) image build
@@ -43,8 +45,10 @@ test: check deps build images unit runner conformance test-kvm ## Builds and run
 	$(call STAMP,All tests passed)
 
 unit: images
+	$(call STAMP,Building the unit tests)
+	swift build --build-tests
 	$(call STAMP,Unit and engine tests)
-	swift test -c release --skip-build --parallel
+	swift test --skip-build --parallel
 
 .venv/installed: tests/conformance/requirements.txt
 	python3 -m venv .venv
@@ -52,8 +56,8 @@ unit: images
 	touch $@
 
 runner: .venv/installed
-	$(call STAMP,Interpreter tests)
-	.venv/bin/python -m pytest -q guest/tests
+	$(call STAMP,Interpreter and benchmark tests)
+	.venv/bin/python -m pytest -q guest/tests benchmarks/peers
 
 conformance: images .venv/installed
 	$(call STAMP,Conformance tests on a real server)

@@ -17,6 +17,7 @@ let package = Package(
     products: [
         .executable(name: "swiftlet", targets: ["swiftlet"]),
         .executable(name: "swiftlet-agent", targets: ["swiftlet-agent"]),
+        .executable(name: "swiftlet-bench", targets: ["swiftlet-bench"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -37,13 +38,18 @@ let package = Package(
         .executableTarget(
             name: "swiftlet",
             dependencies: [
-                "SwiftletServer", "SwiftletSessions", "SwiftletStore", "SwiftletVM",
+                "SwiftletAccounts",
+                "SwiftletClient",
+                "SwiftletCore",
+                "SwiftletHTTP",
+                "SwiftletJSON",
+                "SwiftletSessions",
+                "SwiftletStore",
+                "SwiftletVM",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "SystemPackage", package: "swift-system"),
@@ -51,26 +57,54 @@ let package = Package(
             ],
             swiftSettings: settings
         ),
-        .target(
-            name: "SwiftletServer",
+        .executableTarget(
+            name: "swiftlet-bench",
             dependencies: [
-                "SwiftletMetrics", "SwiftletSessions", "SwiftletStore",
+                "SwiftletClient",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "SwiftletClient",
+            dependencies: [
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "SwiftletHTTP",
+            dependencies: [
+                "SwiftletAccounts",
+                "SwiftletCore",
+                "SwiftletJSON",
+                "SwiftletMetrics",
+                "SwiftletSessions",
+                "SwiftletStore",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),
-                .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
             swiftSettings: settings
         ),
         .target(
             name: "SwiftletSessions",
             dependencies: [
-                "AgentProtocol", "SwiftletMetrics", "SwiftletStore", "SwiftletVM",
+                "AgentClient",
+                "AgentProtocol",
+                "SwiftletAccounts",
+                "SwiftletCore",
+                "SwiftletJSON",
+                "SwiftletMetrics",
+                "SwiftletStore",
+                "SwiftletVM",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -79,19 +113,28 @@ let package = Package(
             swiftSettings: settings
         ),
         .target(
-            name: "SwiftletStore",
+            name: "SwiftletAccounts",
             dependencies: [
+                "SwiftletCore",
+                "SwiftletMetrics",
+                "SwiftletStore",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
-                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
             swiftSettings: settings
         ),
         .target(
             name: "SwiftletVM",
             dependencies: [
-                "AgentProtocol", "CProcess", "SwiftletMetrics",
+                "AgentClient",
+                "AgentProtocol",
+                "CProcess",
+                "SwiftletCore",
+                "SwiftletMetrics",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -99,24 +142,161 @@ let package = Package(
             ],
             swiftSettings: settings
         ),
-        .target(name: "SwiftletMetrics", swiftSettings: settings),
-        .target(name: "CProcess"),
-        .target(name: "AgentProtocol", swiftSettings: settings),
-        .target(name: "CAgent"),
+        .target(
+            name: "AgentClient",
+            dependencies: [
+                "AgentProtocol",
+                "SwiftletCore",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "SwiftletStore",
+            dependencies: [
+                "SwiftletCore",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "SwiftletJSON",
+            dependencies: [
+                .product(name: "NIOCore", package: "swift-nio")
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "SwiftletMetrics",
+            swiftSettings: settings
+        ),
+        .target(
+            name: "SwiftletCore",
+            swiftSettings: settings
+        ),
+        .target(
+            name: "AgentProtocol",
+            swiftSettings: settings
+        ),
+        .target(
+            name: "SwiftletAgentCore",
+            dependencies: [
+                "AgentProtocol",
+                "CAgent",
+            ],
+            swiftSettings: settings
+        ),
         .executableTarget(
             name: "swiftlet-agent",
-            dependencies: ["AgentProtocol", "CAgent"],
+            dependencies: [
+                "SwiftletAgentCore"
+            ],
             swiftSettings: settings,
             linkerSettings: [
                 // The agent is PID 1 in an initramfs that holds no shared library.
                 .unsafeFlags(["-static-executable"], .when(platforms: [.linux]))
             ]
         ),
-        .testTarget(name: "AgentProtocolTests", dependencies: ["AgentProtocol"], swiftSettings: settings),
+        .target(name: "CAgent"),
+        .target(name: "CProcess"),
+        .target(
+            name: "SwiftletTestSupport",
+            dependencies: [
+                "SwiftletCore"
+            ],
+            path: "Tests/SwiftletTestSupport",
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "AgentProtocolTests",
+            dependencies: [
+                "AgentProtocol",
+                "SwiftletTestSupport",
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "AgentClientTests",
+            dependencies: [
+                "AgentClient",
+                "AgentProtocol",
+                "SwiftletTestSupport",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletAgentCoreTests",
+            dependencies: [
+                "AgentProtocol",
+                "SwiftletAgentCore",
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletBenchTests",
+            dependencies: [
+                "swiftlet-bench"
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletCoreTests",
+            dependencies: [
+                "SwiftletCore",
+                "SwiftletTestSupport",
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletJSONTests",
+            dependencies: [
+                "SwiftletJSON",
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletMetricsTests",
+            dependencies: [
+                "SwiftletMetrics"
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletStoreTests",
+            dependencies: [
+                "SwiftletCore",
+                "SwiftletStore",
+                "SwiftletTestSupport",
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletAccountsTests",
+            dependencies: [
+                "SwiftletAccounts",
+                "SwiftletCore",
+                "SwiftletMetrics",
+                "SwiftletStore",
+                "SwiftletTestSupport",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: settings
+        ),
         .testTarget(
             name: "SwiftletVMTests",
             dependencies: [
-                "AgentProtocol", "SwiftletVM",
+                "AgentClient",
+                "AgentProtocol",
+                "SwiftletCore",
+                "SwiftletTestSupport",
+                "SwiftletVM",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -126,26 +306,37 @@ let package = Package(
         .testTarget(
             name: "SwiftletSessionsTests",
             dependencies: [
-                "AgentProtocol", "SwiftletMetrics", "SwiftletSessions", "SwiftletStore", "SwiftletVM",
+                "AgentClient",
+                "AgentProtocol",
+                "SwiftletAccounts",
+                "SwiftletCore",
+                "SwiftletMetrics",
+                "SwiftletSessions",
+                "SwiftletStore",
+                "SwiftletTestSupport",
+                "SwiftletVM",
+                .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: settings
         ),
-        .testTarget(name: "SwiftletMetricsTests", dependencies: ["SwiftletMetrics"], swiftSettings: settings),
         .testTarget(
-            name: "SwiftletStoreTests",
-            dependencies: ["SwiftletStore", .product(name: "Crypto", package: "swift-crypto")],
-            swiftSettings: settings
-        ),
-        .testTarget(
-            name: "SwiftletServerTests",
+            name: "SwiftletHTTPTests",
             dependencies: [
-                "SwiftletMetrics", "SwiftletServer", "SwiftletSessions", "SwiftletStore",
-                .product(name: "Hummingbird", package: "hummingbird"),
+                "SwiftletTestSupport",
+                "SwiftletAccounts",
+                "SwiftletCore",
+                "SwiftletHTTP",
+                "SwiftletJSON",
+                "SwiftletMetrics",
+                "SwiftletSessions",
+                "SwiftletStore",
                 .product(name: "Crypto", package: "swift-crypto"),
-                .product(name: "HummingbirdTesting", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdTesting", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -52,7 +52,7 @@ package enum FrameType: UInt8, Sendable, CaseIterable {
     case cancel = 10
     /// Agent to host: `ExitReport`; the last frame of its stream.
     case exit = 11
-    /// Agent to host: `Refusal`; the last frame of its stream, nothing ran.
+    /// Agent to host: `ExecutionRefusal`; the last frame of its stream, nothing ran.
     case refuse = 12
     /// Agent to host, stream 0, once: the interpreters are warm and wait. A template is frozen after it.
     case warm = 13

@@ -301,7 +301,7 @@ package struct ExitReport: WireMessage {
 }
 
 /// Why the agent did not run anything.
-package struct Refusal: WireMessage {
+package struct ExecutionRefusal: WireMessage {
     package enum Code: UInt8, Sendable {
         /// Another execution of the language is running; the host must queue them.
         case busy = 1

@@ -68,12 +68,3 @@ package struct Database: Sendable {
         try Schema.migrate(writer)
     }
 }
-
-/// A moment as the database keeps it.
-extension Date {
-    var microseconds: Int64 { Int64((timeIntervalSince1970 * 1e6).rounded()) }
-
-    init(microseconds: Int64) {
-        self.init(timeIntervalSince1970: Double(microseconds) / 1e6)
-    }
-}

@@ -6,7 +6,9 @@ import Logging
 import NIOCore
 import NIOPosix
 import ServiceLifecycle
-import SwiftletServer
+import SwiftletAccounts
+import SwiftletCore
+import SwiftletHTTP
 import SwiftletSessions
 import SwiftletStore
 import SwiftletVM
@@ -52,7 +54,7 @@ struct ServeGraph {
             ),
             logger: logger
         )
-        let audit = AuditLog(AuditStore(database), logger: logger)
+        let audit = AuditBuffer(AuditStore(database), logger: logger)
         let engine = try await openEngine(threads: threads)
         var configuration = SessionService.Configuration()
         configuration.defaultLifetimeSeconds = settings.vmLifetimeSeconds
@@ -64,7 +66,7 @@ struct ServeGraph {
             store: SessionStore(database),
             admission: accounts.admission,
             audit: audit,
-            engine: engine,
+            provider: engine,
             logger: logger
         )
         var executionConfiguration = ExecutionService.Configuration(directory: data.executions)
@@ -76,6 +78,9 @@ struct ServeGraph {
             sessions: sessions,
             logger: logger
         )
+        // The port opens when nothing is left to be recovered: no request can meet a record of the last server's.
+        try await sessions.recover()
+        try await executions.recover()
         let key = try await firstKey(database, plan: plans.defaultPlan)
         let application = SwiftletApplication(
             services: ServerServices(
@@ -99,7 +104,7 @@ struct ServeGraph {
         let drain = ExecutionDrain(executions: executions, sessions: sessions, limit: limit)
         var group = ServiceGroupConfiguration(
             // Stopped in the reverse order: what runs ends first, while its callers can still be answered.
-            services: [auditWriter(audit), sessions, executions, AccountHousekeeper(accounts), application, drain],
+            services: [auditWriter(audit), sessions, executions, MaintenanceService(accounts), application, drain],
             gracefulShutdownSignals: [.sigterm, .sigint],
             logger: logger
         )
@@ -108,12 +113,12 @@ struct ServeGraph {
         try await ServiceGroup(configuration: group).run()
     }
 
-    private func auditWriter(_ log: AuditLog) -> AuditWriter {
-        let retention = AuditWriter.Retention(
+    private func auditWriter(_ log: AuditBuffer) -> AuditFlushService {
+        let retention = AuditFlushService.Retention(
             seconds: settings.auditRetentionDays * 86_400,
             events: settings.auditMaximumEvents
         )
-        return AuditWriter(log, retention: retention, version: Swiftlet.version, logger: logger)
+        return AuditFlushService(log, retention: retention, version: Swiftlet.version, logger: logger)
     }
 
     private func openEngine(threads: NIOThreadPool) async throws -> MicroVMEngine {
@@ -128,15 +133,25 @@ struct ServeGraph {
         return try await MicroVMEngine.open(configuration, threads: threads, logger: logger)
     }
 
-    /// The first user's key: made at the first start, read from its file later; nil when the operator removed the file.
-    private func firstKey(_ database: Database, plan: Plan) async throws -> String? {
+    /// What the greeting tells of the first user's key.
+    private enum FirstKey {
+        /// It was created at this start.
+        case created(String)
+        /// It was created before, and is in this file.
+        case file(String)
+        /// The operator removed the file.
+        case removed
+    }
+
+    /// Creates the first user and their key at the first start.
+    private func firstKey(_ database: Database, plan: Plan) async throws -> FirstKey {
         let users = UserStore(database)
         let path = settings.data.firstKey
         guard try await users.list().isEmpty else {
-            return try? String(contentsOfFile: path, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+            return FileManager.default.fileExists(atPath: path) ? .file(path) : .removed
         }
         let user = try await users.create(email: "admin@localhost", plan: plan.name)
-        let (text, made) = try await KeyStore(database).create(for: user.id, label: "first key")
+        let (text, made) = try await APIKeyStore(database).create(for: user.id, label: "first key")
         var keyEvent = AuditEvent(.keyCreated, by: .system, owner: user.id)
         keyEvent.resourceID = String(made.id)
         try await AuditStore(database).append([AuditEvent(.userCreated, by: .system, owner: user.id), keyEvent])
@@ -144,10 +159,10 @@ struct ServeGraph {
         guard FileManager.default.createFile(atPath: path, contents: Data("\(text)\n".utf8)) else {
             throw ValidationError("\(path) cannot be written")
         }
-        return text
+        return .created(text)
     }
 
-    private static func greet(host: String, port: Int, key: String?, accelerator: Accelerator) {
+    private static func greet(host: String, port: Int, key: FirstKey, accelerator: Accelerator) {
         let shown = host == "0.0.0.0" || host == "::" ? "127.0.0.1" : host
         let url = "http://\(shown):\(port)"
         let how =
@@ -156,21 +171,24 @@ struct ServeGraph {
             case .tcg: "software emulation (TCG); see docs/threat-model.md before you run hostile code"
             }
         print("Swiftlet \(Swiftlet.version) listens on \(url), with \(how).")
-        if let key {
-            print(
-                """
-
-                User: admin@localhost
-                Key:  \(key)
-
-                Try it:
-
-                  curl -s \(url)/execute -H 'X-API-Key: \(key)' -H 'Content-Type: application/json' \\
-                    -d '{"command": "print(40 + 2)"}'
-
-                """
-            )
+        // A key is printed once, when it is created: what starts the server may keep its output.
+        switch key {
+        case .created(let text):
+            print("\nUser: admin@localhost\nKey:  \(text)\n\nTry it:\n\n\(curl(url, key: text))")
+        case .file(let path):
+            print("\nThe key of admin@localhost is in \(path). Try it:\n\n\(curl(url, key: "$(cat '\(path)')"))")
+        case .removed:
+            break
         }
         fflush(nil)
+    }
+
+    /// A first call, to be pasted into a shell.
+    private static func curl(_ url: String, key: String) -> String {
+        """
+          curl -s \(url)/execute -H "X-API-Key: \(key)" -H 'Content-Type: application/json' \\
+            -d '{"command": "print(40 + 2)"}'
+
+        """
     }
 }

@@ -31,6 +31,13 @@ struct Swiftlet: AsyncParsableCommand {
     static func main() async {
         // Whatever is written (database, keys, outputs, disks of VMs) is nobody else's to read, unless its maker says otherwise.
         umask(0o077)
-        await main(nil)
+        guard let arguments = BenchCommand.arguments(in: Array(CommandLine.arguments.dropFirst())) else {
+            return await main(nil)
+        }
+        do {
+            try BenchCommand.become(arguments)
+        } catch {
+            exit(withError: error)
+        }
     }
 }

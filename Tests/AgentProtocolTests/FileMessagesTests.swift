@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import AgentProtocol
+import SwiftletTestSupport
 import Testing
 
 @Suite struct FileMessagesTests {

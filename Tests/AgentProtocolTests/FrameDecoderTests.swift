@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import AgentProtocol
+import SwiftletTestSupport
 import Testing
 
 @Suite struct FrameDecoderTests {
@@ -75,22 +76,5 @@ import Testing
         let frames = Frame.data(bytes[...], channel: .stdout, stream: 3)
         #expect(frames.allSatisfy { $0.payload.count <= ProtocolLimits.maximumPayload && $0.payload[0] == 1 })
         #expect(frames.flatMap { $0.payload.dropFirst() } == bytes)
-    }
-}
-
-/// A generator whose numbers are the same in each run (SplitMix64).
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) {
-        state = seed
-    }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
-        return value ^ (value >> 31)
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import AgentProtocol
+import SwiftletTestSupport
 import Testing
 
 @Suite struct MessagesTests {
@@ -40,14 +41,14 @@ import Testing
         try check(Prepared(generation: Array(1...16), confirmed: .all))
         try check(ExecuteRequest(language: .bash, timeout: 5_000, sourceLength: 16 << 20))
         try check(Self.exit)
-        try check(Refusal(code: .busy, message: "busy"))
+        try check(ExecutionRefusal(code: .busy, message: "busy"))
     }
 
     @Test func valuesOutOfRangeAreRefused() {
         #expect(throws: ProtocolError.self) { try ExecuteRequest(payload: [4, 0, 0, 0, 0, 0, 0, 0, 0]) }
         let tooLong = ExecuteRequest(language: .bash, timeout: 0, sourceLength: (16 << 20) + 1)
         #expect(throws: ProtocolError.self) { try ExecuteRequest(payload: tooLong.payload) }
-        #expect(throws: ProtocolError.self) { try Refusal(payload: [9, 0, 0, 0, 0]) }
+        #expect(throws: ProtocolError.self) { try ExecutionRefusal(payload: [9, 0, 0, 0, 0]) }
         var exit = Self.exit.payload
         exit[0] = 5
         #expect(throws: ProtocolError.self) { try ExitReport(payload: exit) }
@@ -66,8 +67,10 @@ import Testing
     }
 
     @Test func aStringMustBeTextAndShort() {
-        #expect(throws: ProtocolError.invalidUTF8) { try Refusal(payload: [1, 1, 0, 0, 0, 0xff]) }
-        #expect(throws: ProtocolError.stringTooLong(0x7fff_ffff)) { try Refusal(payload: [1, 0xff, 0xff, 0xff, 0x7f]) }
+        #expect(throws: ProtocolError.invalidUTF8) { try ExecutionRefusal(payload: [1, 1, 0, 0, 0, 0xff]) }
+        #expect(throws: ProtocolError.stringTooLong(0x7fff_ffff)) {
+            try ExecutionRefusal(payload: [1, 0xff, 0xff, 0xff, 0x7f])
+        }
     }
 
     @Test func anyBytesAreAMessageOrRefused() {

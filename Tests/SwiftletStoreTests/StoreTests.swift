@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import SwiftletCore
 import SwiftletStore
+import SwiftletTestSupport
 import Testing
 
 @Suite struct DatabaseTests {
@@ -34,12 +36,12 @@ import Testing
 @Suite struct UserAndKeyStoreTests {
     private let database: Database
     private let users: UserStore
-    private let keys: KeyStore
+    private let keys: APIKeyStore
 
     init() throws {
         database = try Database.inMemory()
         users = UserStore(database)
-        keys = KeyStore(database)
+        keys = APIKeyStore(database)
     }
 
     @Test(arguments: ["", "a", "a@", "@b", "a@b@c", "a b@c", "a\n@b", String(repeating: "a", count: 250) + "@b.org"])
@@ -53,23 +55,23 @@ import Testing
         #expect(try await users.list().count == 1)
     }
 
-    @Test func aKeyOpensItsUsersDoorUntilItIsRevoked() async throws {
+    @Test func aKeyHasAnOwnerUntilItIsRevoked() async throws {
         let user = try await users.create(email: "a@example.org")
         let (text, key) = try await keys.create(for: user.id, label: "x")
         #expect(text.hasPrefix("instavm_sk_"))
         #expect(text.count == 54)
-        let directory = AccountDirectory(database, life: .zero)
-        #expect(try await directory.holder(ofKey: text)?.account.id == user.id)
+        let accounts = AccountStore(database)
+        #expect(try await accounts.owner(ofKeyDigest: TextDigest.of(text))?.account.id == user.id)
         #expect(try await keys.revoke(key.id))
-        #expect(try await directory.holder(ofKey: text) == nil)
+        #expect(try await accounts.owner(ofKeyDigest: TextDigest.of(text)) == nil)
         #expect(try await keys.revoke(key.id) == false)
     }
 
     @Test(arguments: ["", "instavm_sk_", "' OR 1=1 --", "a\u{0}b", "🔑", String(repeating: "x", count: 1 << 20)])
-    func anythingElseOpensNoDoor(text: String) async throws {
+    func anyOtherTextHasNoOwner(text: String) async throws {
         let user = try await users.create(email: "a@example.org")
         _ = try await keys.create(for: user.id, label: "")
-        #expect(try await AccountDirectory(database).holder(ofKey: text) == nil)
+        #expect(try await AccountStore(database).owner(ofKeyDigest: TextDigest.of(text)) == nil)
     }
 
     @Test func aUsersListHasTheirKeysOnly() async throws {

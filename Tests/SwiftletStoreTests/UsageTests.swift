@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import SwiftletCore
 import SwiftletStore
 import Testing
 
@@ -192,9 +193,18 @@ import Testing
         let used = try await insert()
         _ = try await sessions.assign(vm: vm("vm-used"), to: used)
         try await sessions.endVM(session: used, vmID: "vm-used", at: start + 50, reason: "x")
-        var batches = 1
-        while try await sessions.purge(before: start + 20, limit: 3) { batches += 1 }
+        var batches = 0
+        var deleted: [SessionID] = []
+        var hasMore = true
+        while hasMore {
+            let purged = try await sessions.purge(before: start + 20, limit: 3)
+            deleted += purged.sessions.map(\.id)
+            hasMore = purged.hasMore
+            batches += 1
+        }
         #expect(batches == 3)
+        #expect(Set(deleted) == Set(old + [unused]))
+        #expect(deleted.count == old.count + 1)
         for session in old + [unused] { #expect(try await sessions.session(session) == nil) }
         for session in [living, recent, used] { #expect(try await sessions.session(session) != nil) }
         #expect(try await usage.usage(of: old[0]).vmCount == 0)

@@ -15,7 +15,7 @@ import Testing
         accelerator: .tcg,
         qemu: "QEMU 7",
         processor: "A processor",
-        machine: ["-M", "microvm"]
+        arguments: ["-M", "microvm"]
     )
 
     private func built(_ store: TemplateStore, tscKHz: UInt64 = 2_000_000) throws -> Template {
@@ -184,11 +184,10 @@ import Testing
             usesKVM: false
         )
         return QEMUCommand(
-            accelerator: .tcg,
+            platform: QEMUPlatform(accelerator: .tcg, version: .init(major: 7, minor: 2), tscKHz: 1),
             shape: VMShape(memoryMB: 512, vcpuCount: 2),
             start: start,
-            files: jail.files(view, kernel: "vmlinuz", initramfs: "initramfs.cpio"),
-            tscKHz: 1
+            files: jail.files(view, kernel: "vmlinuz", initramfs: "initramfs.cpio")
         ).arguments
     }
 

@@ -15,7 +15,15 @@ from measuring import PeerError, run_new, run_warm
 from swiftlet_server import SwiftletServer
 
 JUPYTER = ("jupyter-warm", "jupyter-warm-plain", "jupyter-new")
-PROCESSES = {"bubblewrap": processes.bubblewrap, "python": processes.plain_python}
+PROCESSES = {
+    "py": processes.host_python,
+    "bash": processes.host_bash,
+    "python": processes.plain_python,
+    "bubblewrap": processes.bubblewrap,
+    "gvisor-systrap": lambda: processes.gvisor("systrap"),
+    "gvisor-ptrace": lambda: processes.gvisor("ptrace"),
+}
+GVISOR = ("gvisor-systrap", "gvisor-ptrace")
 SWIFTLET = ("swiftlet-python", "swiftlet-bash", "swiftlet-new")
 NAMES = (*JUPYTER, *PROCESSES, *SWIFTLET)
 
@@ -76,6 +84,8 @@ def prepare(names, options, cleanup):
 
 def measure(options):
     facts = report.host()
+    if set(GVISOR) & set(chosen(options)):
+        facts["gvisor"] = processes.gvisor_version()
     with contextlib.ExitStack() as cleanup:
         measurements = prepare(chosen(options), options, cleanup)
         warm = [one for one in measurements if one.kind == "warm"]

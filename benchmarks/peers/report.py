@@ -11,11 +11,12 @@ import platform
 import processes
 
 PACKAGES = ("jupyter_kernel_gateway", "jupyter_server", "tornado", "ipykernel", "pyzmq", "websocket-client")
+WARM_PEERS = ("py", "python", "bubblewrap", "jupyter-warm", "jupyter-warm-plain")
 # Ours, and the peers to which it compares.
 COMPARISONS = {
-    "swiftlet-python": ("jupyter-warm", "jupyter-warm-plain", "bubblewrap", "python"),
-    "swiftlet-bash": ("jupyter-warm", "jupyter-warm-plain", "bubblewrap", "python"),
-    "swiftlet-new": ("jupyter-new", "bubblewrap", "python"),
+    "swiftlet-python": WARM_PEERS,
+    "swiftlet-bash": ("bash", *WARM_PEERS),
+    "swiftlet-new": ("py", "python", "bubblewrap", "gvisor-systrap", "gvisor-ptrace", "jupyter-new"),
 }
 
 
@@ -77,13 +78,14 @@ def ratios(measurements):
 
 
 def table(report):
-    lines = ["%-20s %5s %10s %10s %10s  %s" % ("milliseconds", "N", "p50", "p90", "p99", "p50 / Jupyter's")]
+    """Each row's p50 also as a multiple of `py`'s; and of each of ours, how it compares to its peers."""
+    medians = {entry["name"]: entry["p50"] for entry in report["samples"]}
+    lines = ["%-20s %5s %10s %10s %10s %9s" % ("milliseconds", "N", "p50", "p90", "p99", "p50 / py")]
     for entry in report["samples"]:
         numbers = "%-20s %5d %10.2f %10.2f %10.2f" % tuple(entry[key] for key in ("name", "n", "p50", "p90", "p99"))
-        lines.append(("%s  %s" % (numbers, jupyter_ratio(report, entry["name"]))).rstrip())
+        unit = " %9.2f" % (entry["p50"] / medians["py"]) if "py" in medians else ""
+        lines.append(numbers + unit)
+    for ours, peers in report["ratios"].items():
+        lines += ["", "p50 of %s by that of" % ours]
+        lines += ["  %-18s %9.3f" % item for item in peers.items()]
     return "\n".join(lines)
-
-
-def jupyter_ratio(report, name):
-    found = report["ratios"].get(name, {})
-    return ", ".join("%.3f of %s" % (found[peer], peer) for peer in ("jupyter-warm", "jupyter-new") if peer in found)

@@ -22,6 +22,8 @@ class Runner:
 
         def place():
             os.dup2(theirs.fileno(), 3)
+            # As the agent does; a shell that started the tests in the background has SIGINT ignored.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
         # Descriptor 3 must not be one that Popen closes.
         self.process = subprocess.Popen(

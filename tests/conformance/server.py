@@ -174,6 +174,11 @@ def wait_until(condition, seconds=60):
     raise AssertionError("It did not happen within %d s" % seconds)
 
 
+def signals_as_usual():
+    """A `preexec_fn`. A shell that starts something in the background has SIGINT ignored there, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def gone(pid):
     return not os.path.exists("/proc/%d" % pid)
 

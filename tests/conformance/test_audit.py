@@ -15,7 +15,7 @@ import pytest
 import requests
 from instavm import InstaVM
 
-from server import PROGRAM, Server, wait_until
+from server import PROGRAM, Server, signals_as_usual, wait_until
 
 MARKER = "marker-" + uuid.uuid4().hex
 
@@ -45,6 +45,7 @@ class User:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=signals_as_usual,
         )
 
 

@@ -120,19 +120,3 @@ def test_doctor_names_what_is_missing_and_the_remedy(tmp_path):
     assert result.returncode == 1
     assert "apt-get install qemu-system-x86" in result.stdout
     assert "swiftlet image build" in result.stdout
-
-
-def test_bench_measures_and_keeps_every_sample(server, tmp_path):
-    file = tmp_path / "bench.json"
-    result = subprocess.run(
-        [PROGRAM, "bench", "--url", server.url, "--key", server.key, "--count", "5", "--new-count", "2", "--json", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "p99" in result.stdout
-    report = json.loads(file.read_text())
-    assert [len(sample["values"]) for sample in report["samples"]] == [2, 5, 5]
-    assert all(sample["unit"] == "ms" and min(sample["values"]) > 0 for sample in report["samples"])
-    assert report["host"]["commit"] and report["host"]["qemu"].startswith("QEMU")

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import SwiftletCore
 package import SwiftletMetrics
 package import SwiftletStore
 
@@ -12,11 +13,11 @@ package protocol ExecutionAPI: Sendable {
     func execute(_ request: ExecutionRequest) async throws -> (result: ExecutionResult, isReplay: Bool)
 
     /// Has code run and returns at once, with what can be followed.
-    func start(_ request: ExecutionRequest) async throws -> (journal: ExecutionJournal, isReplay: Bool)
+    func start(_ request: ExecutionRequest) async throws -> (handle: ExecutionHandle, isReplay: Bool)
 
     /// An execution and its outputs, while it runs or afterwards.
     /// - Throws: `SessionError.executionNotFound` for an unknown one and for another user's.
-    func journal(of id: ExecutionID, owner: UserID) async throws -> ExecutionJournal
+    func handle(of id: ExecutionID, owner: UserID) async throws -> ExecutionHandle
 
     /// The record of an execution, without its outputs.
     func record(of id: ExecutionID, owner: UserID) async throws -> ExecutionRecord

@@ -2,8 +2,8 @@
 
 import Foundation
 import Logging
+import SwiftletCore
 package import SwiftletMetrics
-import SwiftletStore
 
 /// What is counted of executions.
 struct ExecutionMetrics: Sendable {
@@ -44,10 +44,10 @@ extension ExecutionRecord {
 
 extension ExecutionService {
     package func metrics() async -> [MetricFamily] {
-        let live = live.values.map { $0.journal.record.state }
+        let running = running.values.map { $0.handle.record.state }
         let states: [ExecutionState] = [.queued, .running]
         let samples = states.map { state in
-            MetricFamily.Sample(["state": state.rawValue], Double(live.count { $0 == state }))
+            MetricFamily.Sample(["state": state.rawValue], Double(running.count { $0 == state }))
         }
         return metrics.families + [
             MetricFamily("swiftlet_executions", .gauge, "Executions that are not over, by state.", samples)

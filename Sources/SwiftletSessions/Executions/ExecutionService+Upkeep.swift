@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AgentClient
 package import Foundation
 import Logging
 import NIOCore
 import NIOPosix
 import ServiceLifecycle
-package import SwiftletStore
-import SwiftletVM
+package import SwiftletCore
+import SwiftletStore
 
 /// How long and how much is kept of executions.
 package struct RetentionLimits: Sendable {
@@ -28,55 +29,61 @@ extension ExecutionService {
     private static let longTime: Duration = .milliseconds(500)
     private static let purgeInterval: Duration = .seconds(60)
 
-    /// Writes down the end of all that ran when the last server of this directory ended.
-    func recover() async throws {
+    /// Records the end of all that ran when the last server of this directory ended. To be called once, before ``run()`` and before
+    /// any request comes.
+    package func recover() async throws {
         let directory = configuration.directory
         try FileManager.default.createDirectory(
             atPath: directory,
             withIntermediateDirectories: true,
             attributes: [.posixPermissions: 0o700]
         )
-        for var record in try await store.unfinished() {
-            let wasRunning = record.startedAt != nil
-            record.state = .nodeLost
-            record.endedAt = Date()
-            record.note =
-                "The server ended before the execution did" + (wasRunning ? "" : "; its code may not have run")
-            record.sizes = try await archive.sizesInFiles(of: record.id)
-            try await store.update(record)
-            logger.notice("An execution was lost with the last server", metadata: ["execution.id": "\(record.id)"])
+        for record in try await store.unfinished() {
+            // A record that cannot be changed does not keep the others back; the next start tries again.
+            await attempt("A lost execution could not be recorded") { try await recordLoss(record) }
         }
         archive.budget.add(try await store.outputBytes())
         try await archive.removeStrays()
     }
 
+    private func recordLoss(_ record: ExecutionRecord) async throws {
+        var record = record
+        let wasRunning = record.startedAt != nil
+        record.state = .nodeLost
+        record.endedAt = time.date
+        record.note = "The server ended before the execution did" + (wasRunning ? "" : "; its code may not have run")
+        record.sizes = try await archive.sizesInFiles(of: record.id)
+        try await store.update(record)
+        logger.notice("An execution was lost with the last server", metadata: ["execution.id": "\(record.id)"])
+    }
+
     /// Runs until it is cancelled.
     func maintain() async {
         var written: Set<ExecutionID> = []
-        var nextPurge = ContinuousClock.now
+        var nextPurge = time.now
         while !Task.isCancelled {
-            await writeDownLongOnes(&written)
-            await attempt("An execution's end could not be written down") { try await writeDownEnds() }
+            await recordLongOnes(&written)
+            await recordEnds()
             // Much output at once must not wait for its turn.
-            if ContinuousClock.now >= nextPurge || archive.budget.excess > 0 {
-                await attempt("Old executions could not be purged") { try await purge(at: Date()) }
-                nextPurge = .now + Self.purgeInterval
+            if time.now >= nextPurge || archive.budget.excess > 0 {
+                await attempt("Old executions could not be purged") { try await purge(at: time.date) }
+                nextPurge = time.now + Self.purgeInterval
             }
             // Cancellation ends the sleep, and then the loop.
-            try? await Task.sleep(for: Self.longTime)
+            try? await time.sleep(for: Self.longTime)
         }
     }
 
-    private func writeDownLongOnes(_ written: inout Set<ExecutionID>) async {
-        written.formIntersection(live.keys)
-        let moment = Date().addingTimeInterval(-Self.longTime.seconds)
-        for execution in live.values {
-            let record = execution.journal.record
+    private func recordLongOnes(_ written: inout Set<ExecutionID>) async {
+        written.formIntersection(running.keys)
+        let moment = time.date.addingTimeInterval(-Self.longTime.seconds)
+        for execution in running.values {
+            let record = execution.handle.record
             guard let started = record.startedAt, started < moment, !record.state.isFinal else { continue }
-            let logs = ExecutionStream.allCases.map { execution.journal.log(of: $0) }
-            await attempt("A running execution could not be written down") {
-                try await NIOThreadPool.singleton.runIfActive { logs.forEach { $0.persist() } }
-                if !written.contains(record.id), live[record.id] != nil { try await store.begin(record) }
+            let logs = ExecutionStream.allCases.map { execution.handle.log(of: $0) }
+            await attempt("A running execution could not be recorded") {
+                for log in logs { try await log.persist() }
+                if !written.contains(record.id), running[record.id] != nil { try await store.begin(record) }
             }
             written.insert(record.id)
         }
@@ -103,26 +110,37 @@ extension ExecutionService {
         while try await store.removeRecords(endedBefore: ago(limits.recordSeconds)) > 0 {}
     }
 
+    /// Does what must not fail its caller; a failure is the operator's.
+    func attempt(_ failure: String, _ body: () async throws -> Void) async {
+        do {
+            try await body()
+        } catch is CancellationError {
+            // The server is being stopped.
+        } catch {
+            Logger.current.error("\(failure)", metadata: ["error": "\(error)"])
+        }
+    }
+
     /// Takes nothing new, waits until all has ended, and ends what has not within a time.
     ///
     /// - Returns: what was cut off.
     package func drain(within limit: Duration) async -> [ExecutionRecord] {
         stopAccepting()
         await waitForEnds(until: .now + limit)
-        let cut = Array(live.values)
+        let cut = Array(running.values)
         for execution in cut { execution.cancel("The server was stopped") }
         await waitForEnds(until: .now + .seconds(3))
-        return cut.map(\.journal.record)
+        return cut.map(\.handle.record)
     }
 
     private func waitForEnds(until deadline: ContinuousClock.Instant) async {
-        while let execution = live.values.first, ContinuousClock.now < deadline, !Task.isCancelled {
-            let version = execution.journal.version
-            if execution.journal.isFinal {
+        while let execution = running.values.first, ContinuousClock.now < deadline, !Task.isCancelled {
+            let version = execution.handle.version
+            if execution.handle.isFinal {
                 // It is being written down, which makes no change. Cancellation ends the sleep, and then the loop.
                 try? await Task.sleep(for: .milliseconds(5))
             } else {
-                await execution.journal.change(after: version, within: .until(deadline))
+                await execution.handle.waitForChange(after: version, within: .until(deadline))
             }
         }
     }

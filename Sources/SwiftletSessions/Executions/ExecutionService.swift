@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AgentClient
 import Foundation
 package import Logging
 import NIOCore
 import NIOPosix
 import ServiceLifecycle
+import SwiftletAccounts
+package import SwiftletCore
 package import SwiftletStore
-import SwiftletVM
 import Synchronization
 
 /// The executions of this node: those that run, and the records and outputs of those that ran.
@@ -28,9 +30,7 @@ package actor ExecutionService: ExecutionAPI, Service {
         let key: String
     }
 
-    private typealias Job = @Sendable () async -> Void
-
-    /// Ends that may wait for the database before nothing more is taken in.
+    /// Ends that may wait for the database before nothing more is accepted.
     private static let maximumUnwritten = 1_000
 
     let store: ExecutionStore
@@ -38,49 +38,48 @@ package actor ExecutionService: ExecutionAPI, Service {
     let archive: OutputArchive
     nonisolated let logger: Logger
     private let sessions: SessionService
-    private(set) var live: [ExecutionID: LiveExecution] = [:]
+    private(set) var running: [ExecutionID: RunningExecution] = [:]
     /// Requests with an idempotency key, from their arrival to their end.
-    private var claims: [OwnedKey: EventLoopFuture<LiveExecution?>] = [:]
+    private var claims: [OwnedKey: EventLoopFuture<RunningExecution?>] = [:]
     let metrics = ExecutionMetrics()
-    /// Executions that are over and whose end the database has not taken yet.
-    private var unwritten: [ExecutionID: (execution: LiveExecution, isInserted: Bool)] = [:]
-    private let jobs: AsyncStream<Job>
-    private let submitted: AsyncStream<Job>.Continuation
+    /// Executions that ended and whose end the database has not taken yet.
+    private var unwritten: [ExecutionID: (execution: RunningExecution, isInserted: Bool)] = [:]
+    nonisolated let time: any TimeSource
+    /// The executions, which outlive the calls that began them.
+    nonisolated private let background = BackgroundTasks()
     private var accepting = true
 
     package init(
         configuration: Configuration,
         store: ExecutionStore,
         sessions: SessionService,
-        logger: Logger
+        logger: Logger,
+        time: any TimeSource = SystemTimeSource()
     ) {
         self.configuration = configuration
         self.store = store
         self.sessions = sessions
         self.logger = logger
+        self.time = time
         archive = OutputArchive(
             directory: configuration.directory,
             store: store,
             budget: OutputBudget(limit: configuration.retention.outputBytes)
         )
-        (jobs, submitted) = AsyncStream.makeStream()
     }
 
     /// Owns all that runs. At a graceful shutdown it takes nothing new and returns when all has ended.
+    ///
+    /// ``recover()`` must have been called before.
     package func run() async throws {
-        try await recover()
         await withDiscardingTaskGroup { group in
-            group.addTask { [self] in
-                // Executions end by themselves when their VMs are gone; the stream ends when no more may come.
-                await withDiscardingTaskGroup { children in
-                    for await job in jobs { children.addTask { await job() } }
-                }
-            }
+            // Executions end by themselves when their VMs are gone.
+            group.addTask { [background] in await background.run() }
             group.addTask { [self] in await cancelWhenGracefulShutdown { await self.maintain() } }
             // Cancellation ends the wait just as well.
             try? await gracefulShutdown()
             stopAccepting()
-            submitted.finish()
+            background.finish()
         }
     }
 
@@ -98,28 +97,28 @@ package actor ExecutionService: ExecutionAPI, Service {
         case .running(let execution): return (try await execution.result(), true)
         case .ended(let record):
             guard record.outputExpiredAt == nil else { throw SessionError.outputExpired(record.id) }
-            return (ExecutionResult(try await archive.journal(of: record)), true)
+            return (ExecutionResult(try await archive.handle(of: record)), true)
         }
     }
 
     package func start(
         _ request: ExecutionRequest
-    ) async throws -> (journal: ExecutionJournal, isReplay: Bool) {
+    ) async throws -> (handle: ExecutionHandle, isReplay: Bool) {
         switch try await begin(request) {
-        case .new(let execution): (execution.journal, false)
-        case .running(let execution): (execution.journal, true)
-        case .ended(let record): (try await archive.journal(of: record), true)
+        case .new(let execution): (execution.handle, false)
+        case .running(let execution): (execution.handle, true)
+        case .ended(let record): (try await archive.handle(of: record), true)
         }
     }
 
-    package func journal(of id: ExecutionID, owner: UserID) async throws -> ExecutionJournal {
-        if let journal = remembered(id), journal.record.owner == owner { return journal }
+    package func handle(of id: ExecutionID, owner: UserID) async throws -> ExecutionHandle {
+        if let handle = remembered(id), handle.record.owner == owner { return handle }
         let record = try await stored(id, owner: owner)
         guard record.state.isFinal else {
-            // This server has just started, and has not looked at it yet.
-            throw SessionError.overloaded(reason: "Execution \(id) is being looked after", retryAfter: 1)
+            // It ended just now, between the two looks.
+            throw SessionError.overloaded(reason: "Execution \(id) is being recorded", retryAfter: 1)
         }
-        return try await archive.journal(of: record)
+        return try await archive.handle(of: record)
     }
 
     package func record(of id: ExecutionID, owner: UserID) async throws -> ExecutionRecord {
@@ -128,8 +127,8 @@ package actor ExecutionService: ExecutionAPI, Service {
     }
 
     /// What this server knows of an execution without the database.
-    private func remembered(_ id: ExecutionID) -> ExecutionJournal? {
-        (live[id] ?? unwritten[id]?.execution)?.journal
+    private func remembered(_ id: ExecutionID) -> ExecutionHandle? {
+        (running[id] ?? unwritten[id]?.execution)?.handle
     }
 
     package func list(_ filter: ExecutionStore.Filter) async throws -> [ExecutionRecord] {
@@ -151,15 +150,15 @@ package actor ExecutionService: ExecutionAPI, Service {
     }
 
     package func cancel(_ id: ExecutionID, owner: UserID) async throws -> ExecutionRecord {
-        if let execution = live[id], execution.journal.record.owner == owner {
+        if let execution = running[id], execution.handle.record.owner == owner {
             execution.cancel("The execution was cancelled by request")
             let deadline = ContinuousClock.now + .seconds(2)
-            while case let version = execution.journal.version, !execution.journal.isFinal,
+            while case let version = execution.handle.version, !execution.handle.isFinal,
                 ContinuousClock.now < deadline
             {
-                await execution.journal.change(after: version, within: .until(deadline))
+                await execution.handle.waitForChange(after: version, within: .until(deadline))
             }
-            return execution.journal.record
+            return execution.handle.record
         }
         return try await record(of: id, owner: owner)
     }
@@ -174,9 +173,9 @@ package actor ExecutionService: ExecutionAPI, Service {
     // MARK: Beginning
 
     private enum Beginning {
-        case new(LiveExecution)
+        case new(RunningExecution)
         /// The same request came before and still runs.
-        case running(LiveExecution)
+        case running(RunningExecution)
         /// The same request came before.
         case ended(ExecutionRecord)
     }
@@ -191,10 +190,10 @@ package actor ExecutionService: ExecutionAPI, Service {
         let key = OwnedKey(owner: request.owner, key: claim.key)
         if let earlier = claims[key] {
             guard let execution = try await earlier.get() else { return try await replay(claim, of: request.owner) }
-            guard execution.journal.record.idempotency == claim else { throw SessionError.idempotencyMismatch }
+            guard execution.handle.record.idempotency == claim else { throw SessionError.idempotencyMismatch }
             return .running(execution)
         }
-        let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: LiveExecution?.self)
+        let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: RunningExecution?.self)
         claims[key] = promise.futureResult
         do {
             if try await store.execution(key: claim.key, owner: request.owner) != nil {
@@ -221,16 +220,15 @@ package actor ExecutionService: ExecutionAPI, Service {
         return .ended(record)
     }
 
-    /// Takes an execution in; from now on it goes its way whatever its caller does.
-    private func accept(_ request: ExecutionRequest) async throws -> LiveExecution {
+    /// Takes an execution in; from now on it runs to its end whatever its caller does.
+    private func accept(_ request: ExecutionRequest) async throws -> RunningExecution {
         let plan = try await sessions.admission.executionBegins(for: request.owner)
         do {
-            let (session, runtime) = try await sessions.enter(request)
+            let session = try await sessions.enter(request)
             do {
-                return try await accept(request, in: session, runtime, plan: plan)
+                return try await accept(request, in: session, plan: plan)
             } catch {
-                await sessions.leave(runtime)
-                if request.session == nil { await sessions.discard(session.id) }
+                await sessions.leave(session, discardingBecause: "Nothing ran: \(error)")
                 throw error
             }
         } catch {
@@ -241,111 +239,117 @@ package actor ExecutionService: ExecutionAPI, Service {
 
     private func accept(
         _ request: ExecutionRequest,
-        in session: SessionRecord,
-        _ runtime: SessionRuntime,
+        in session: SessionEntry,
         plan: Plan
-    ) async throws -> LiveExecution {
-        // Who is told at once that it was taken in, is told at once, too, when no VM is to be had.
-        if request.mode != .sync { _ = try await sessions.lease(runtime) }
+    ) async throws -> RunningExecution {
+        // A caller that is answered before the end is answered with an error when no VM is to be had.
+        if request.mode != .sync { _ = try await sessions.lease(session.active) }
+        let execution = makeExecution(request, in: session, plan: plan)
+        let record = execution.handle.record
+        // A caller that is told the id, or retries by its key, relies on the record; others are answered when it is complete.
+        let isPromised = request.mode != .sync || request.idempotency != nil
+        running[record.id] = execution
+        do {
+            if isPromised, !(try await store.insert(record)) { throw SessionError.idempotencyMismatch }
+        } catch {
+            running[record.id] = nil
+            throw error
+        }
+        // It goes on in another task, whose lines of the log name the request too.
+        var logger = Logger.current
+        logger[metadataKey: "execution.id"] = "\(record.id)"
+        for (name, value) in SessionService.metadata(of: session.record) { logger[metadataKey: name] = value }
+        let isTaken = background.submit { [self, logger] in
+            await withLogger(logger) { _ in await run(execution, isRecorded: isPromised) }
+        }
+        if isTaken { return execution }
+        running[record.id] = nil
+        if isPromised { try await store.remove(record.id) }
+        throw SessionError.shuttingDown
+    }
+
+    private func makeExecution(
+        _ request: ExecutionRequest,
+        in session: SessionEntry,
+        plan: Plan
+    ) -> RunningExecution {
         let record = ExecutionRecord(
             id: .random(),
             owner: request.owner,
             session: session.id,
             language: request.language.rawValue,
             mode: request.mode,
-            createdAt: Date(),
+            createdAt: time.date,
             timeout: request.timeout?.seconds,
             idempotency: request.idempotency
         )
         let limit = min(configuration.outputLimit, plan.outputLimitBytes ?? .max)
-        let execution = LiveExecution(record, logs: archive.newLogs(for: record.id, limit: limit))
-        // Whoever is told its id, or retries by its key, relies on it; others are answered when it is written down at the end.
-        let isPromised = request.mode != .sync || request.idempotency != nil
-        live[record.id] = execution
-        do {
-            if isPromised, !(try await store.insert(record)) { throw SessionError.idempotencyMismatch }
-        } catch {
-            live[record.id] = nil
-            throw error
-        }
-        let way = Execution(request: request, session: session, runtime: runtime, sessions: sessions, live: execution)
-        // It goes on in another task, in whose lines of the log its request shall be found.
-        var logger = Logger.current
-        logger[metadataKey: "execution.id"] = "\(record.id)"
-        for (name, value) in SessionService.metadata(of: session) { logger[metadataKey: name] = value }
-        let job: Job = { [self, logger] in
-            await withLogger(logger) { _ in
-                await follow(way, isWritten: isPromised)
-                await sessions.leave(runtime)
-            }
-        }
-        if case .enqueued = submitted.yield(job) { return execution }
-        live[record.id] = nil
-        if isPromised { try await store.remove(record.id) }
-        throw SessionError.shuttingDown
+        let handle = ExecutionHandle(record, logs: archive.newLogs(for: record.id, limit: limit))
+        return RunningExecution(request, in: session, of: sessions, handle: handle, time: time)
     }
 
     // MARK: Ending
 
-    /// Follows an execution to its end, writes that down, and answers whoever waits.
-    private func follow(_ way: Execution, isWritten: Bool) async {
-        let execution = way.live
-        async let written: Bool = isWritten ? true : insert(execution.journal.record)
-        let ending = await way.run()
-        let isStored = await written
-        var record = execution.journal.record
+    /// Runs an execution to its end, records that, and answers its caller.
+    private func run(_ execution: RunningExecution, isRecorded: Bool) async {
+        async let recorded: Bool = isRecorded ? true : insert(execution.handle.record)
+        let ending = await execution.run()
+        let isStored = await recorded
+        var record = execution.handle.record
         record.sizes[.results, default: .init()].dropped += execution.results.withLock { decoder in
             decoder.finish()
             return decoder.dropped
         }
-        record.endedAt = Date()
+        record.endedAt = time.date
         switch ending {
         case .ended(let change):
             change(&record)
         case .refused(let error):
-            Self.note(error, in: &record)
-            if way.request.mode == .sync {
-                await refuse(way, error, record: record, isStored: isStored)
-                return
+            Self.describe(error, in: &record)
+            if execution.request.mode == .sync {
+                return await refuse(execution, error, record: record, isStored: isStored)
             }
             await attempt("A key could not be released") { try await store.releaseKey(of: record.id) }
         }
-        let final = record
-        // Of what somebody waited for there is the request's own line.
-        let isPlain = final.mode == .sync && final.state == .exited
-        Logger.current.log(level: isPlain ? .debug : .info, "Execution ended", metadata: final.logMetadata)
-        execution.journal.update { $0 = final }
+        await conclude(execution, record, isStored: isStored)
+        await sessions.leave(execution.session)
+    }
+
+    private func conclude(_ execution: RunningExecution, _ record: ExecutionRecord, isStored: Bool) async {
+        // The request of a synchronous execution has a line of its own.
+        let isPlain = record.mode == .sync && record.state == .exited
+        Logger.current.log(level: isPlain ? .debug : .info, "Execution ended", metadata: record.logMetadata)
+        execution.handle.update { $0 = record }
         metrics.count(record)
         do {
-            try await archive.write(record, of: execution.journal, isInserted: isStored)
-            forget(way)
+            try await archive.write(record, of: execution.handle, isInserted: isStored)
+            forget(execution)
         } catch {
-            Logger.current.error(
-                "An execution's end could not be written down yet",
-                metadata: ["error": "\(error)"]
-            )
+            Logger.current.error("An execution's end could not be recorded yet", metadata: ["error": "\(error)"])
             unwritten[record.id] = (execution, isStored)
-            forget(way, keepingClaim: true)
+            forget(execution, keepingClaim: true)
         }
         // Not before: its caller's next request finds the place in the plan free.
-        execution.succeed(ExecutionResult(execution.journal))
+        execution.succeed(ExecutionResult(execution.handle))
     }
 
-    /// A caller who waits is told that nothing ran; then there is no execution.
-    private func refuse(_ way: Execution, _ error: SessionError, record: ExecutionRecord, isStored: Bool) async {
-        way.live.journal.update { $0 = record }
+    /// A caller who waits is told that nothing ran; then there is no execution, and no session that was made for it.
+    private func refuse(
+        _ execution: RunningExecution,
+        _ error: SessionError,
+        record: ExecutionRecord,
+        isStored: Bool
+    ) async {
+        execution.handle.update { $0 = record }
         if isStored {
-            await attempt("A refused execution could not be forgotten") { try await store.remove(record.id) }
+            await attempt("A refused execution's record could not be deleted") { try await store.remove(record.id) }
         }
-        if way.request.session == nil {
-            await sessions.discard(way.session.id)
-            sessions.auditSession(.sessionDeleted, by: .system, way.session, because: "Nothing ran: \(error)")
-        }
-        forget(way)
-        way.live.fail(error)
+        await sessions.leave(execution.session, discardingBecause: "Nothing ran: \(error)")
+        forget(execution)
+        execution.fail(error)
     }
 
-    private static func note(_ error: SessionError, in record: inout ExecutionRecord) {
+    private static func describe(_ error: SessionError, in record: inout ExecutionRecord) {
         switch error {
         case .noInterpreter, .overloaded: record.state = .cancelled
         default: record.state = .vmLost
@@ -353,32 +357,23 @@ package actor ExecutionService: ExecutionAPI, Service {
         record.note = "\(error); the code did not run"
     }
 
-    private func forget(_ way: Execution, keepingClaim: Bool = false) {
-        live[way.live.id] = nil
-        sessions.admission.executionEnded(for: way.request.owner)
-        if let claim = way.request.idempotency, !keepingClaim {
-            claims[OwnedKey(owner: way.request.owner, key: claim.key)] = nil
+    private func forget(_ execution: RunningExecution, keepingClaim: Bool = false) {
+        running[execution.id] = nil
+        sessions.admission.executionEnded(for: execution.request.owner)
+        if let claim = execution.request.idempotency, !keepingClaim {
+            claims[OwnedKey(owner: execution.request.owner, key: claim.key)] = nil
         }
     }
 
-    /// Tries again to write down the ends that the database did not take.
-    func writeDownEnds() async throws {
+    /// Tries again to record the ends that the database did not take. One that fails again does not keep the others back.
+    func recordEnds() async {
         for (id, (execution, isInserted)) in unwritten {
-            let record = execution.journal.record
-            try await archive.write(record, of: execution.journal, isInserted: isInserted)
-            unwritten[id] = nil
-            if let claim = record.idempotency { claims[OwnedKey(owner: record.owner, key: claim.key)] = nil }
-        }
-    }
-
-    /// Does what must not fail its caller; a failure is the operator's.
-    func attempt(_ failure: String, _ body: () async throws -> Void) async {
-        do {
-            try await body()
-        } catch is CancellationError {
-            // The server is being stopped.
-        } catch {
-            Logger.current.error("\(failure)", metadata: ["error": "\(error)"])
+            await attempt("An execution's end could not be recorded") {
+                let record = execution.handle.record
+                try await archive.write(record, of: execution.handle, isInserted: isInserted)
+                unwritten[id] = nil
+                if let claim = record.idempotency { claims[OwnedKey(owner: record.owner, key: claim.key)] = nil }
+            }
         }
     }
 
@@ -387,7 +382,7 @@ package actor ExecutionService: ExecutionAPI, Service {
             return try await store.insert(record)
         } catch {
             Logger.current.error(
-                "An execution could not be written down",
+                "An execution could not be recorded",
                 metadata: ["error": "\(error)"]
             )
             return false

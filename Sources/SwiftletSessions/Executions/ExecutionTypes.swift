@@ -1,26 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import SwiftletStore
-
-/// A language of `POST /execute`.
-package enum Language: String, Sendable, CaseIterable {
-    case python
-    case bash
-    case javascript
-
-    /// Calls of a session run one after another: they share an interpreter.
-    package var isStateful: Bool { self != .bash }
-
-    /// Reads a client's word for a language, common aliases included; nil when it is unknown.
-    package init?(name: String) {
-        switch name.lowercased() {
-        case "python", "python3", "py": self = .python
-        case "javascript", "js", "node": self = .javascript
-        case "bash", "sh", "shell": self = .bash
-        default: return nil
-        }
-    }
-}
+package import SwiftletCore
 
 /// A piece of code to run in a session's VM.
 package struct ExecutionRequest: Sendable {
@@ -67,11 +47,11 @@ package struct ExecutionResult: Sendable {
     /// MIME bundles, each a line of JSON.
     package var results: OutputView
 
-    /// What a journal holds at this moment.
-    package init(_ journal: ExecutionJournal) {
-        record = journal.record
-        stdout = OutputView(journal.log(of: .stdout))
-        stderr = OutputView(journal.log(of: .stderr))
-        results = OutputView(journal.log(of: .results))
+    /// What a handle holds at this moment.
+    package init(_ handle: ExecutionHandle) {
+        record = handle.record
+        stdout = OutputView(handle.log(of: .stdout))
+        stderr = OutputView(handle.log(of: .stderr))
+        results = OutputView(handle.log(of: .results))
     }
 }

@@ -2,6 +2,7 @@
 
 package import Foundation
 import GRDB
+package import SwiftletCore
 
 /// The audit events. They are appended, and go when their time is over; none is ever changed.
 package struct AuditStore: Sendable {

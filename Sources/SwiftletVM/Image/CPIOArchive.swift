@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwiftletCore
+
 /// Writes a cpio archive as the kernel unpacks it for an initramfs.
 ///
 /// Format "newc": the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Owner and times are zero, so equal

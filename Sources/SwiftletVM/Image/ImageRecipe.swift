@@ -4,6 +4,7 @@ import Crypto
 import Foundation
 import NIOCore
 package import NIOPosix
+import SwiftletCore
 
 /// How an image is built: the files of `guest/` that decide what is in it.
 package struct ImageRecipe: Sendable {

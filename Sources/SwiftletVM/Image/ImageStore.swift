@@ -3,6 +3,7 @@
 import Crypto
 import Foundation
 import Glibc
+import SwiftletCore
 
 /// The images of a directory, each in a subdirectory named after its id.
 ///

@@ -2,6 +2,7 @@
 
 import Crypto
 import Foundation
+import SwiftletCore
 
 /// The first file system of a guest: the agent, the kernel modules it loads, and the interpreters' programs.
 ///

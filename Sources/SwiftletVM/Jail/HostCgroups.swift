@@ -3,6 +3,7 @@
 import Crypto
 import Foundation
 import Glibc
+import SwiftletCore
 
 /// Cgroups for the VMs of one server, where the host lets it make them.
 ///

@@ -37,6 +37,9 @@ package enum Jail: Equatable, Sendable {
             "--ro-bind", view.image, "/image",
             "--bind", view.disk, "/vm/disk.qcow2", "--dev-bind", "/dev/null", "/dev/null",
         ]
+        for (name, value) in root.environment.sorted(by: { $0.key < $1.key }) {
+            arguments += ["--setenv", name, value]
+        }
         if let template = view.template { arguments += ["--ro-bind", template, "/template"] }
         if view.usesKVM { arguments += ["--dev-bind", "/dev/kvm", "/dev/kvm"] }
         return (executable, arguments + ["--chdir", "/", "--", root.qemu])

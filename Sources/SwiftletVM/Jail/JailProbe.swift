@@ -31,7 +31,7 @@ package struct JailProbe: Sendable {
         var configuration = configuration
         configuration.directory += "-jail-probe"
         let directory = configuration.directory
-        let resources = try await EngineOpening(configuration: configuration, threads: threads, logger: logger)
+        let resources = try await EngineBootstrap(configuration: configuration, threads: threads, logger: logger)
             .resources()
         defer {
             // A later probe clears what cannot be removed now.
@@ -48,7 +48,7 @@ package struct JailProbe: Sendable {
             memory: memory,
             template: template
         )
-        let machine = try await Machine.start(launch, resources: resources, logger: logger)
+        let machine = try await QEMUMachine.start(launch, resources: resources, logger: logger)
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await machine.run() }
             let listener = try Listener()
@@ -83,7 +83,7 @@ package struct JailProbe: Sendable {
             accelerator: configuration.accelerator,
             qemu: "",
             processor: "",
-            machine: []
+            arguments: []
         )
         let manifest = TemplateManifest(
             identity: identity,
@@ -133,7 +133,7 @@ package struct JailProbe: Sendable {
         return Way(name: name, command: "blockdev-add", arguments: arguments)
     }
 
-    private static func attempt(_ way: Way, on machine: Machine) async -> Attempt {
+    private static func attempt(_ way: Way, on machine: QEMUMachine) async -> Attempt {
         do {
             try await machine.control(way.command, arguments: way.arguments)
             return Attempt(name: way.name, isBlocked: false, words: "it was possible")
@@ -156,7 +156,7 @@ package struct JailProbe: Sendable {
     ]
 
     /// Something that QEMU may do.
-    private static func control(_ machine: Machine, image: String, id: String) async throws {
+    private static func control(_ machine: QEMUMachine, image: String, id: String) async throws {
         let way = open("control", "\(image)/rootfs.ext4", id: id, readOnly: true)
         do {
             try await machine.control(way.command, arguments: way.arguments)
@@ -166,7 +166,7 @@ package struct JailProbe: Sendable {
     }
 
     /// Executing a program: QEMU starts a shell to migrate through. Its system call filter ends it for that.
-    private static func execute(on machine: Machine, directory: String) async throws -> Attempt {
+    private static func execute(on machine: QEMUMachine, directory: String) async throws -> Attempt {
         let name = "execute a program"
         let mark = "\(directory)/executed"
         do {

@@ -5,6 +5,7 @@ import Foundation
 import Glibc
 import NIOCore
 package import NIOPosix
+import SwiftletCore
 import Synchronization
 
 /// A program that this process started, and that dies with it.

@@ -14,6 +14,8 @@ package struct ShortCommand: Sendable {
 
     package var executable: String
     package var arguments: [String]
+    /// Added to a plain environment.
+    package var environment: [String: String] = [:]
 
     package init(_ executable: String, _ arguments: [String]) {
         self.executable = executable
@@ -38,7 +40,9 @@ package struct ShortCommand: Sendable {
         let process = try await ChildProcess.spawn(
             executable,
             arguments: arguments,
-            environment: ["PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"],
+            environment: [
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8",
+            ].merging(environment) { $1 },
             descriptors: [null.number, output.theirs, output.theirs],
             on: spawner
         )

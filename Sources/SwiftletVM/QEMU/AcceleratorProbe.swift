@@ -5,6 +5,7 @@ import Glibc
 package import Logging
 import NIOCore
 package import NIOPosix
+import SwiftletCore
 
 /// Which accelerator this host gives, and why.
 package struct AcceleratorVerdict: Codable, Equatable, Sendable {
@@ -77,9 +78,9 @@ package struct AcceleratorProbe: Sendable {
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await engine.run() }
             defer { group.cancelAll() }
-            let vm = try engine.spawn(VMShape(memoryMB: 256, vcpuCount: 1), environment: [:])
+            let vm = try engine.spawn(VMShape(memoryMB: 256, vcpuCount: 1), environment: [:], diskLimit: nil)
             do {
-                let agent = try await vm.agent(within: .nanoseconds(Int64(deadline.seconds * 1e9)))
+                let agent = try await vm.agent(until: .now + deadline)
                 return agent == nil ? "it did not boot within \(Int(deadline.seconds)) s" : nil
             } catch {
                 return "\(error)"

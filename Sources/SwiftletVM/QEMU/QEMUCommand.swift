@@ -39,25 +39,36 @@ package struct QEMUCommand: Sendable {
         var templateDisk: String
         /// This VM's own overlay.
         var disk: String
+
+        package init(
+            kernel: String,
+            initramfs: String,
+            rootFileSystem: String,
+            templateDisk: String,
+            disk: String
+        ) {
+            self.kernel = kernel
+            self.initramfs = initramfs
+            self.rootFileSystem = rootFileSystem
+            self.templateDisk = templateDisk
+            self.disk = disk
+        }
     }
 
-    package init(accelerator: Accelerator, shape: VMShape, start: Start, files: Files, tscKHz: UInt64) {
-        self.accelerator = accelerator
+    package init(platform: QEMUPlatform, shape: VMShape, start: Start, files: Files) {
+        self.platform = platform
         self.shape = shape
         self.start = start
         self.files = files
-        self.tscKHz = tscKHz
     }
 
-    var accelerator: Accelerator
+    var platform: QEMUPlatform
     var shape: VMShape
     var start: Start
     var files: Files
-    /// The host's time stamp counter in kHz. Under TCG on a busy host the guest's own calibration of it fails, and the boot hangs.
-    var tscKHz: UInt64
 
     package var arguments: [String] {
-        var arguments = ["-name", "swiftlet"] + machine + processor + memory
+        var arguments = ["-name", "swiftlet"] + firmware + machine + processor + memory
         if start != .restore {
             arguments += ["-kernel", files.kernel, "-initrd", files.initramfs, "-append", kernelCommandLine]
         }
@@ -74,9 +85,11 @@ package struct QEMUCommand: Sendable {
         ]
     }
 
-    /// The part that a template and its clones must have in common.
-    var machine: [String] {
-        var machine = "microvm,x-option-roms=off,rtc=on,isa-serial=on"
+    private var firmware: [String] { platform.firmwareDirectories.flatMap { ["-L", $0] } }
+
+    private var machine: [String] {
+        var machine = "microvm,rtc=on,isa-serial=on"
+        if platform.version.startsLinuxWithoutOptionROMs { machine += ",x-option-roms=off" }
         if start != .boot { machine += ",memory-backend=memory" }
         return [
             "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-M", machine,
@@ -84,9 +97,9 @@ package struct QEMUCommand: Sendable {
         ]
     }
 
-    var processor: [String] {
-        switch accelerator {
-        case .tcg: ["-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max"]
+    private var processor: [String] {
+        switch platform.accelerator {
+        case .tcg: ["-accel", "tcg,thread=multi,tb-size=128", "-cpu", platform.processor.model]
         // Some hosts offer a model-specific register that they then refuse to set, and QEMU aborts.
         case .kvm: ["-accel", "kvm", "-cpu", "host,arch-capabilities=off"]
         }
@@ -125,7 +138,7 @@ package struct QEMUCommand: Sendable {
     }
 
     private func file(_ path: String) -> String {
-        // Paths of ours may hold anything but a quote or a backslash, which `Files` never has; see `VMResources`.
+        // Paths of ours may hold anything but a quote or a backslash, which `Files` never has; see `EngineContext`.
         "{\"driver\":\"file\",\"filename\":\"\(path)\",\"discard\":\"unmap\"}"
     }
 
@@ -136,8 +149,12 @@ package struct QEMUCommand: Sendable {
             "mitigations=off",
             "random.trust_cpu=on", "cryptomgr.notests", "no_timer_check",
         ]
-        // Without a clock source finer than its tick the guest has no high resolution timers, and ticks when idle.
-        if accelerator == .tcg, tscKHz > 0 { words += ["tsc_early_khz=\(tscKHz)", "tsc=reliable"] }
+        if platform.accelerator == .tcg {
+            // Without a clock source finer than its tick the guest has no high resolution timers, and ticks when idle.
+            if platform.tscKHz > 0 { words += ["tsc_early_khz=\(platform.tscKHz)", "tsc=reliable"] }
+            // All programs then share what was translated of the dynamic linker and libc. A guest serves one tenant.
+            if platform.version.findsTranslationsByVirtualAddress { words.append("norandmaps") }
+        }
         // The Python interpreter preloads libraries in a template's guest only: a VM that boots for a call must not wait for it.
         if start == .bootIntoFile { words.append("swiftlet.template") }
         return words.joined(separator: " ")

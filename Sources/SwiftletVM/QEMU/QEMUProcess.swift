@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AgentClient
 import CProcess
 import Foundation
 import Glibc
 import NIOCore
 import NIOPosix
+import SwiftletCore
 
 /// How a QEMU is to be started.
 struct QEMULaunch: Sendable {
@@ -30,11 +32,11 @@ struct QEMUProcess: Sendable {
     let qmp: QMPConnection
     private let console: TailCapture
     private let errors: TailCapture
-    private let resources: VMResources
+    private let resources: EngineContext
     private let cgroup: VMCgroup?
 
     /// Spawns QEMU, in its jail and its cgroup. When anything fails, nothing of it is left.
-    static func start(_ launch: QEMULaunch, resources: VMResources) async throws -> QEMUProcess {
+    static func start(_ launch: QEMULaunch, resources: EngineContext) async throws -> QEMUProcess {
         let cgroup = try await resources.blocking.runIfActive { try makeCgroup(launch, resources: resources) }
         do {
             return try await spawn(launch, cgroup: cgroup, resources: resources)
@@ -44,7 +46,7 @@ struct QEMUProcess: Sendable {
         }
     }
 
-    private static func makeCgroup(_ launch: QEMULaunch, resources: VMResources) throws -> VMCgroup? {
+    private static func makeCgroup(_ launch: QEMULaunch, resources: EngineContext) throws -> VMCgroup? {
         // QEMU's own needs: its code cache, its threads' stacks, buffers.
         let overhead = 256 << 20
         return try resources.cgroups?.make(
@@ -62,7 +64,7 @@ struct QEMUProcess: Sendable {
     private static func spawn(
         _ launch: QEMULaunch,
         cgroup: VMCgroup?,
-        resources: VMResources
+        resources: EngineContext
     ) async throws -> QEMUProcess {
         var console = try SocketPair()
         var qmp = try SocketPair()
@@ -85,6 +87,7 @@ struct QEMUProcess: Sendable {
         let process = try await ChildProcess.spawn(
             executable,
             arguments: arguments,
+            environment: resources.jail == .none ? resources.qemu.environment : [:],
             descriptors: [null.number, errors.theirs, errors.theirs] + inherited + [state.number],
             limits: limits,
             on: resources.spawner
@@ -115,28 +118,27 @@ struct QEMUProcess: Sendable {
             try await resources.blocking.runIfActive { try launch.directory.note(processID: process.pid) }
             return started
         } catch {
-            agent?.fail(.cannotStart("\(error)"))
+            agent?.fail(MicroVMError.cannotStart("\(error)"))
             process.killInnermost()
             _ = try await process.wait(on: resources.blocking)
             throw error
         }
     }
 
-    private static func command(_ launch: QEMULaunch, resources: VMResources) -> (String, [String]) {
+    private static func command(_ launch: QEMULaunch, resources: EngineContext) -> (String, [String]) {
         let view = Jail.View(
             image: resources.imageDirectory,
             template: launch.template?.directory,
             disk: launch.directory.disk,
-            usesKVM: resources.accelerator == .kvm
+            usesKVM: resources.platform.accelerator == .kvm
         )
         let qemu = QEMUCommand(
-            accelerator: resources.accelerator,
+            platform: resources.platform,
             shape: launch.shape,
             start: launch.start,
-            files: resources.jail.files(view, kernel: resources.kernel, initramfs: resources.initramfs),
-            tscKHz: resources.tscKHz
+            files: resources.jail.files(view, kernel: resources.kernel, initramfs: resources.initramfs)
         )
-        let (executable, arguments) = resources.jail.command(qemu: resources.qemu, view: view)
+        let (executable, arguments) = resources.jail.command(qemu: resources.qemu.executable, view: view)
         return (executable, arguments + qemu.arguments)
     }
 

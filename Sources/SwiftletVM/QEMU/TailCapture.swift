@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AgentClient
 import NIOCore
 
 /// Reads a socket or pipe to its end and keeps the last bytes: a guest's console, QEMU's complaints.

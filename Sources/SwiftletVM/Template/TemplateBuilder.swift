@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AgentClient
 import Foundation
 import Logging
 import NIOCore
 import NIOPosix
+import SwiftletCore
 
 /// A template whose memory is loaded.
 final class LoadedTemplate: Sendable {
@@ -19,7 +21,7 @@ final class LoadedTemplate: Sendable {
 /// Makes templates: boots a guest, waits until its interpreters are warm, and freezes it.
 struct TemplateBuilder: Sendable {
     let store: TemplateStore
-    let resources: VMResources
+    let resources: EngineContext
     let logger: Logger
 
     /// Builds a template and publishes it.
@@ -53,7 +55,7 @@ struct TemplateBuilder: Sendable {
         return try await resources.blocking.runUncancelled { [store, resources] in
             try memory.seal()
             try memory.save("\(work)/memory")
-            let template = try store.publish(work, identity: identity, tscKHz: resources.tscKHz)
+            let template = try store.publish(work, identity: identity, tscKHz: resources.platform.tscKHz)
             return LoadedTemplate(template: template, memory: memory)
         }
     }
@@ -71,7 +73,7 @@ struct TemplateBuilder: Sendable {
             keepsFiles: true,
             isBackground: true
         )
-        let machine = try await Machine.start(launch, resources: resources, logger: logger)
+        let machine = try await QEMUMachine.start(launch, resources: resources, logger: logger)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await machine.run() }
             do {
@@ -93,7 +95,7 @@ struct TemplateBuilder: Sendable {
     }
 
     /// Waits until the guest's interpreters are warm.
-    private func warm(_ machine: Machine) async throws {
+    private func warm(_ machine: QEMUMachine) async throws {
         let limit = resources.bootTimeout
         _ = try await machine.hello(within: limit)
         try await machine.within(limit, "Its interpreters were not warm") { try await machine.agent.warm() }

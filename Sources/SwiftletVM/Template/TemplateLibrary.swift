@@ -103,7 +103,7 @@ final class TemplateLibrary: Sendable {
     private func load(_ shape: VMShape) async throws -> LoadedTemplate? {
         let identity = identify(shape)
         return try await builder.resources.blocking.runIfActive { [store, builder, logger] in
-            let found = store.load(identity, tscKHz: builder.resources.tscKHz) { reason in
+            let found = store.load(identity, tscKHz: builder.resources.platform.tscKHz) { reason in
                 logger.warning(
                     "A template was removed",
                     metadata: ["template": "\(identity.name)", "reason": "\(reason)"]

@@ -2,11 +2,12 @@
 
 import Crypto
 package import Foundation
+import SwiftletCore
 
 /// All that a template depends on: a clone of it is right only where each part is the same.
 package struct TemplateIdentity: Codable, Equatable, Sendable {
     /// Raised when the files of a template change their meaning.
-    package static let currentFormat = 1
+    package static let currentFormat = 2
 
     package var format = TemplateIdentity.currentFormat
     package var image: String
@@ -16,11 +17,12 @@ package struct TemplateIdentity: Codable, Equatable, Sendable {
     package var initramfs: String
     package var shape: VMShape
     package var accelerator: Accelerator
-    /// QEMU's version and its executable's time of change.
+    /// QEMU's version and build, its firmware included.
     package var qemu: String
+    /// The host's processor with its features.
     package var processor: String
-    /// QEMU's arguments that describe the machine.
-    package var machine: [String]
+    /// All of QEMU's arguments, for the template and for its clones.
+    package var arguments: [String]
 
     package init(
         image: String,
@@ -30,7 +32,7 @@ package struct TemplateIdentity: Codable, Equatable, Sendable {
         accelerator: Accelerator,
         qemu: String,
         processor: String,
-        machine: [String]
+        arguments: [String]
     ) {
         self.image = image
         self.imageDigests = imageDigests
@@ -39,7 +41,7 @@ package struct TemplateIdentity: Codable, Equatable, Sendable {
         self.accelerator = accelerator
         self.qemu = qemu
         self.processor = processor
-        self.machine = machine
+        self.arguments = arguments
     }
 
     /// What the names of its templates' directories begin with.

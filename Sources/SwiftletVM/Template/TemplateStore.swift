@@ -4,6 +4,7 @@ import Crypto
 package import Foundation
 import Glibc
 import NIOPosix
+import SwiftletCore
 
 /// A template on the disk.
 package struct Template: Equatable, Sendable {

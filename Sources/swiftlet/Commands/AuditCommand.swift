@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import SwiftletCore
 import SwiftletStore
 
 struct AuditCommand: AsyncParsableCommand {

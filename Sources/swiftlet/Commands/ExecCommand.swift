@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import SwiftletClient
 
 struct ExecCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

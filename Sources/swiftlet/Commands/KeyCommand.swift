@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import SwiftletCore
 import SwiftletStore
 
 struct KeyCommand: AsyncParsableCommand {
@@ -35,7 +36,7 @@ struct KeyCommand: AsyncParsableCommand {
             let database = try await common.openDatabase()
             let user = try await UserStore(database).existing(email)
             let expiresAt = expiresIn.map { Date().addingTimeInterval(Double($0)) }
-            let (text, key) = try await KeyStore(database).create(for: user.id, label: label, expiresAt: expiresAt)
+            let (text, key) = try await APIKeyStore(database).create(for: user.id, label: label, expiresAt: expiresAt)
             try await AuditStore(database).recordOperator(.keyCreated, on: user.id, resource: String(key.id))
             print("Key \(key.id): \(text)")
         }
@@ -49,7 +50,7 @@ struct KeyCommand: AsyncParsableCommand {
         func run() async throws {
             let database = try await common.openDatabase()
             let users = try await UserStore(database).list()
-            for key in try await KeyStore(database).list() {
+            for key in try await APIKeyStore(database).list() {
                 let user = users.first { $0.id == key.user }?.email ?? "?"
                 let state = Self.state(of: key)
                 print("\(key.id)  \(key.hint)...  \(user)  \(key.createdAt.ISO8601Format())  \(state)  \(key.label)")
@@ -75,7 +76,7 @@ struct KeyCommand: AsyncParsableCommand {
 
         func run() async throws {
             let database = try await common.openDatabase()
-            let keys = KeyStore(database)
+            let keys = APIKeyStore(database)
             guard let key = try await keys.list().first(where: { $0.id == id }), try await keys.revoke(id) else {
                 throw ValidationError("There is no valid key \(id)")
             }

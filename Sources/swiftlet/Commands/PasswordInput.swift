@@ -2,7 +2,7 @@
 
 import ArgumentParser
 import Foundation
-import SwiftletStore
+import SwiftletAccounts
 
 /// Reads a new password: from the terminal, unseen and twice, or from standard input when that is none.
 enum PasswordInput {

@@ -2,7 +2,7 @@
 
 import ArgumentParser
 import Logging
-import SwiftletServer
+import SwiftletHTTP
 
 struct ServeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

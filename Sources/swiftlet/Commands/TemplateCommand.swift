@@ -4,6 +4,7 @@ import ArgumentParser
 import Foundation
 import Logging
 import NIOPosix
+import SwiftletCore
 import SwiftletVM
 
 struct TemplateCommand: AsyncParsableCommand {
@@ -33,8 +34,10 @@ struct TemplateCommand: AsyncParsableCommand {
         var accelerator = "auto"
 
         func validate() throws {
-            guard memoryMb.map((128...8_192).contains) ?? true else { throw ValidationError("--memory-mb: 128..8192") }
-            guard vcpuCount.map([1, 2, 4, 6, 8].contains) ?? true else {
+            guard memoryMb.map(Limits.memoryMB.contains) ?? true else {
+                throw ValidationError("--memory-mb: 128..8192")
+            }
+            guard vcpuCount.map(Limits.vcpuCounts.contains) ?? true else {
                 throw ValidationError("--vcpu-count: 1, 2, 4, 6, 8")
             }
         }

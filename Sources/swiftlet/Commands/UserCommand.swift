@@ -2,6 +2,8 @@
 
 import ArgumentParser
 import Foundation
+import SwiftletAccounts
+import SwiftletCore
 import SwiftletStore
 
 struct UserCommand: AsyncParsableCommand {
@@ -36,8 +38,8 @@ struct UserCommand: AsyncParsableCommand {
             let password = passwordStdin ? try PasswordInput.hashFromInput() : nil
             let database = try Database.open(path: settings.data.database)
             let user = try await UserStore(database).create(email: email, name: name, plan: plan.name)
-            if let password { try await UserStore(database).setPassword(password, of: user.id) }
-            let (text, key) = try await KeyStore(database).create(for: user.id, label: "first key")
+            if let password { try await UserStore(database).setPassword(hash: password.text, of: user.id) }
+            let (text, key) = try await APIKeyStore(database).create(for: user.id, label: "first key")
             let audit = AuditStore(database)
             try await audit.recordOperator(.userCreated, on: user.id, details: ["plan": .text(plan.name)])
             try await audit.recordOperator(.keyCreated, on: user.id, resource: String(key.id))
@@ -129,7 +131,7 @@ struct UserCommand: AsyncParsableCommand {
 
         func run() async throws {
             let (database, users, user) = try await common.existingUser(email)
-            try await users.setPassword(try PasswordInput.hash(), of: user.id)
+            try await users.setPassword(hash: try PasswordInput.hash().text, of: user.id)
             try await AuditStore(database).recordOperator(.userPasswordChanged, on: user.id)
         }
     }

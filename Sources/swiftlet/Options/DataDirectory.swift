@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import SwiftletClient
 
 /// Where a server keeps what outlives it.
 struct DataDirectory: Sendable {
@@ -15,20 +16,13 @@ struct DataDirectory: Sendable {
         templates = "\(path)/templates"
     }
 
-    /// `$XDG_DATA_HOME/swiftlet`, or `~/.local/share/swiftlet`.
-    static var standard: String {
-        let environment = ProcessInfo.processInfo.environment
-        let base = environment["XDG_DATA_HOME"] ?? (environment["HOME"] ?? "/root") + "/.local/share"
-        return base + "/swiftlet"
-    }
-
     var database: String { "\(path)/swiftlet.sqlite" }
     var vms: String { "\(path)/vms" }
     /// Outputs that are too large for the database.
     var executions: String { "\(path)/executions" }
     var accelerator: String { "\(path)/accelerator.json" }
     /// The first user's key, for the command line on the same machine.
-    var firstKey: String { "\(path)/first-key" }
+    var firstKey: String { FirstKey.file(inDataDirectory: path) }
 
     private var tokenSecretFile: String { "\(path)/token-secret" }
 

@@ -2,7 +2,8 @@
 
 import ArgumentParser
 import Foundation
-import SwiftletStore
+import SwiftletAccounts
+import SwiftletCore
 
 extension Settings {
     /// The plans that are built in, and those of the operator's file.

@@ -4,6 +4,8 @@ import ArgumentParser
 import Configuration
 import Foundation
 import Logging
+import SwiftletClient
+import SwiftletCore
 import SwiftletSessions
 import SwiftletVM
 import SystemPackage
@@ -37,7 +39,7 @@ struct Settings: Sendable {
     var capacity: HostCapacity.Limits
     /// MiB that a VM may write to its disk.
     var diskMB: Int
-    var pool: PoolPlan.Limits
+    var pool: PoolPolicy.Limits
     /// Off, every VM boots.
     var usesTemplates: Bool
     var templatesMaximumMB: Int
@@ -85,7 +87,7 @@ struct Settings: Sendable {
 
     private init(_ reader: SettingReader) throws {
         let executable = URL(filePath: CommandLine.arguments.first ?? "").resolvingSymlinksInPath()
-        let home = DataDirectory.standard
+        let home = FirstKey.standardDataDirectory
         let path = reader.string(.dataDirectory) ?? home
         data = DataDirectory(path: path, images: reader.string(.imagesDirectory) ?? "\(path)/images")
         data.templates = reader.string(.templatesDirectory) ?? data.templates
@@ -99,14 +101,14 @@ struct Settings: Sendable {
         logLevel = try reader.choice(.logLevel) ?? .info
         imageVariant = try reader.choice(.imageVariant) ?? .standard
         accelerator = try reader.choice(.accelerator) ?? .auto
-        vmLifetimeSeconds = try reader.integer(.vmLifetimeSeconds, in: 20...86_400) ?? 300
-        memoryMB = try reader.integer(.memoryMb, in: 128...8_192) ?? 512
+        vmLifetimeSeconds = try reader.integer(.vmLifetimeSeconds, in: Limits.vmLifetimeSeconds) ?? 300
+        memoryMB = try reader.integer(.memoryMb, in: Limits.memoryMB) ?? 512
         vcpuCount = try reader.integer(.vcpuCount, in: 1...8) ?? 2
         capacity = try Self.capacity(reader)
         diskMB = try reader.integer(.diskMb, in: 64...1_048_576) ?? 4_096
         let minimum = try reader.integer(.poolSize, in: 0...1_000) ?? 2
         let maximum = try reader.integer(.poolMaximum, in: 0...1_000) ?? max(8, minimum)
-        pool = PoolPlan.Limits(minimum: min(minimum, maximum), maximum: maximum)
+        pool = PoolPolicy.Limits(minimum: min(minimum, maximum), maximum: maximum)
         usesTemplates = try reader.choice(.templates) != YesOrNo.false
         templatesMaximumMB = try reader.integer(.templatesMaximumMb, in: 64...10_485_760) ?? 16_384
         insecureNoJail = try reader.choice(.insecureNoJail) == YesOrNo.true

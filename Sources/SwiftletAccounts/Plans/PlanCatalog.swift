@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Foundation
+package import SwiftletCore
+import SwiftletStore
+
+/// The plans that a server knows.
+package struct PlanCatalog: Equatable, Sendable {
+    /// The plan of a new user for whom none is named.
+    package let defaultPlan: Plan
+    private let plans: [String: Plan]
+
+    /// The built-in plans `free`, `pro` and `unlimited`; the last is a new user's.
+    package static let standard = PlanCatalog(plans: builtIn, defaultPlan: .unlimited)
+
+    private static var builtIn: [String: Plan] {
+        [Plan.free, .pro, .unlimited].reduce(into: [:]) { $0[$1.name] = $1 }
+    }
+
+    private init(plans: [String: Plan], defaultPlan: Plan) {
+        self.plans = plans
+        self.defaultPlan = defaultPlan
+    }
+
+    /// The built-in plans and those of a JSON object `{"name": {"requestsPerMinute": 60, ...}}`, which count first.
+    ///
+    /// - Throws: `StoreError` naming what is wrong.
+    package init(json: Data?, defaultPlan name: String = Plan.unlimited.name) throws {
+        var plans = Self.builtIn
+        if let json {
+            guard let texts = try? JSONDecoder().decode([String: [String: PlanReader.Field]].self, from: json) else {
+                throw StoreError("The plans must be a JSON object of objects: {\"team\": {\"requestsPerMinute\": 600}}")
+            }
+            for (name, fields) in texts { plans[name] = try PlanReader(name: name, fields: fields).plan() }
+        }
+        guard let plan = plans[name] else {
+            throw StoreError("There is no plan '\(name)'; there are: \(plans.keys.sorted().joined(separator: ", "))")
+        }
+        self.init(plans: plans, defaultPlan: plan)
+    }
+
+    /// The plan's names, sorted.
+    package var names: [String] { plans.keys.sorted() }
+
+    /// - Throws: `StoreError` with the names that there are.
+    package func plan(named name: String) throws -> Plan {
+        guard let plan = plans[name] else {
+            throw StoreError("There is no plan '\(name)'; there are: \(names.joined(separator: ", "))")
+        }
+        return plan
+    }
+}
+
+/// Reads one plan; a limit that is not named is none.
+private struct PlanReader {
+    enum Field: Decodable {
+        case number(Int)
+        case flag(Bool)
+        case null
+        case other
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.singleValueContainer()
+            if container.decodeNil() {
+                self = .null
+            } else if let number = try? container.decode(Int.self) {
+                self = .number(number)
+            } else if let flag = try? container.decode(Bool.self) {
+                self = .flag(flag)
+            } else {
+                self = .other
+            }
+        }
+    }
+
+    private static let known: Set = [
+        "requestsPerMinute", "requestBurst", "newVmsPerMinute", "newVmBurst", "concurrentVms", "concurrentExecutions",
+        "vmLifetimeSeconds", "memoryMb", "vcpuCount", "diskMb", "outputLimitBytes", "egress",
+    ]
+
+    let name: String
+    let fields: [String: Field]
+
+    func plan() throws -> Plan {
+        guard !name.isEmpty, name.utf8.count <= 64 else { throw StoreError("A plan's name has 1 to 64 bytes") }
+        if let unknown = fields.keys.filter({ !Self.known.contains($0) }).sorted().first {
+            let known = Self.known.sorted().joined(separator: ", ")
+            throw StoreError("The plan \(name) has '\(unknown)', which is none of: \(known)")
+        }
+        var plan = Plan(name: name)
+        plan.requests = try rate("requestsPerMinute", burst: "requestBurst")
+        plan.newVMs = try rate("newVmsPerMinute", burst: "newVmBurst")
+        plan.concurrentVMs = try number("concurrentVms", in: 0...100_000)
+        plan.concurrentExecutions = try number("concurrentExecutions", in: 0...100_000)
+        plan.vmLifetimeSeconds = try number("vmLifetimeSeconds", in: Limits.vmLifetimeSeconds)
+        plan.memoryMB = try number("memoryMb", in: Limits.memoryMB)
+        plan.vcpuCount = try number("vcpuCount", in: Limits.planVCPUCount)
+        plan.diskMB = try number("diskMb", in: 64...1_048_576)
+        plan.outputLimitBytes = try number("outputLimitBytes", in: 1_024...(16 << 30))
+        if let egress = fields["egress"] {
+            guard case .flag(let allowed) = egress else {
+                throw StoreError("'egress' of the plan \(name) must be true or false")
+            }
+            plan.allowsEgress = allowed
+        }
+        return plan
+    }
+
+    private func rate(_ rate: String, burst: String) throws -> Plan.Rate? {
+        let size = try number(burst, in: 1...1_000_000)
+        guard let perMinute = try number(rate, in: 1...1_000_000) else {
+            guard size == nil else { throw StoreError("The plan \(name) has '\(burst)' without '\(rate)'") }
+            return nil
+        }
+        return Plan.Rate(perMinute: perMinute, burst: size ?? perMinute)
+    }
+
+    private func number(_ field: String, in range: ClosedRange<Int>) throws -> Int? {
+        guard let value = fields[field] else { return nil }
+        if case .null = value { return nil }
+        guard case .number(let number) = value, range.contains(number) else {
+            throw StoreError(
+                "'\(field)' of the plan \(name) must be a number from \(range.lowerBound) to \(range.upperBound)"
+            )
+        }
+        return number
+    }
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import SwiftletCore
+import Synchronization
+
+/// A place for one VM among those that a user's plan has. It is given back once, by whoever sees the VM's end first.
+package final class VMReservation: Sendable {
+    /// The plan under which the VM was admitted.
+    package let plan: Plan
+    private let giveBack: @Sendable () -> Void
+    private let isHeld = Mutex(true)
+
+    init(plan: Plan, giveBack: @escaping @Sendable () -> Void) {
+        self.plan = plan
+        self.giveBack = giveBack
+    }
+
+    /// Whether the VM has ended, and nothing is left of it.
+    package var isReleased: Bool { isHeld.withLock { !$0 } }
+
+    package func release() {
+        let wasHeld = isHeld.withLock { held in
+            defer { held = false }
+            return held
+        }
+        if wasHeld { giveBack() }
+    }
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import NIOCore
+import NIOPosix
+
+/// What every VM of an engine shares.
+struct EngineContext: Sendable {
+    var qemu: QEMUBuild
+    var platform: QEMUPlatform
+    var jail: Jail
+    var cgroups: HostCgroups?
+    /// Whether a slower pace can be taken back: without the right to, a VM would keep it for life.
+    var mayRenice: Bool
+    /// The image's directory and the names of its kernel and initramfs in it.
+    var imageDirectory: String
+    var kernel: String
+    var initramfs: String
+    /// An empty qcow2 overlay of the root file system's size; each VM gets a copy.
+    var emptyDisk: String
+    /// Where VM directories are made.
+    var directory: String
+    var bootTimeout: Duration
+    /// Bytes that a VM may write to its disk.
+    var diskLimit: UInt64
+    var eventLoopGroup: any EventLoopGroup
+    /// One thread that lives as long as the process; see `ChildProcess.spawn`.
+    var spawner: NIOThreadPool
+    /// For short blocking calls.
+    var blocking: NIOThreadPool
+    var timings = VMTimings()
+}
