@@ -18,8 +18,8 @@ NATIVE = r"""
 static PyObject *version;
 static PyObject *get_version(PyObject *self, PyObject *none) { return Py_NewRef(version); }
 static PyMethodDef methods[] = {{"version", get_version, METH_NOARGS, 0}, {0}};
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", 0, -1, methods};
-PyMODINIT_FUNC PyInit__native(void) {
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "native", 0, -1, methods};
+PyMODINIT_FUNC INITIALISE(void) {
     PyObject *base = PyImport_ImportModule("lib_base");
     if (!base) return 0;
     version = PyObject_GetAttrString(base, "VERSION");
@@ -42,18 +42,23 @@ FILES = {
 }
 ROOTS = [
     "lib_top", "lib_top.extra", "lib_mode", "lib_config", "lib_warns", "lib_random", "lib_not_installed", "lib_native", "lib_optional",
-    "lib_asks",
+    "lib_asks", "lib_getenv",
 ]  # fmt: skip
+
+
+# The second has the name of one that reads variables with getenv(3), those that begin with NPY_.
+EXTENSIONS = ("_native", "_multiarray_umath")
 
 
 @pytest.fixture(scope="session")
 def native(tmp_path_factory):
-    """A compiled extension module, which is the same for all tests."""
+    """Compiled extension modules, which are the same for all tests."""
     directory = tmp_path_factory.mktemp("native")
     (directory / "native.c").write_text(NATIVE)
-    include = sysconfig.get_paths()["include"]
-    subprocess.run(["gcc", "-shared", "-fPIC", "-I", include, "-o", "_native.so", "native.c"], cwd=directory, check=True)
-    return (directory / "_native.so").read_bytes()
+    words = ["gcc", "-shared", "-fPIC", "-I", sysconfig.get_paths()["include"], "native.c"]
+    for name in EXTENSIONS:
+        subprocess.run([*words, "-DINITIALISE=PyInit_" + name, "-o", name + ".so"], cwd=directory, check=True)
+    return {name: (directory / (name + ".so")).read_bytes() for name in EXTENSIONS}
 
 
 class Site:
@@ -66,8 +71,9 @@ class Site:
         self.app.mkdir()
         for name, content in FILES.items():
             self.write(self.libraries / name, content)
-        self.write(self.libraries / "lib_native/__init__.py", STARTED + "from ._native import version\n")
-        (self.libraries / "lib_native/_native.so").write_bytes(native)
+        for package, name in zip(("lib_native", "lib_getenv"), EXTENSIONS):
+            self.write(self.libraries / package / "__init__.py", STARTED + "from .%s import version\n" % name)
+            (self.libraries / package / (name + ".so")).write_bytes(native[name])
         words = ["env", "-C", self.app, "PYTHONPATH=%s" % self.libraries, sys.executable]
         self.runner = Runner([*map(str, words), str(INTERPRETER / "runner.py"), "--preload", *ROOTS])
 
@@ -206,6 +212,22 @@ def test_a_variable_that_code_sets_is_read_at_the_import(site):
 def test_a_variable_that_nobody_read_changes_nothing(site):
     site.runner.prepare(bytes(32), LIB_ELSE="x")
     assert site.is_preloaded("lib_mode")
+
+
+def test_a_variable_that_a_library_read_gives_a_new_process(site):
+    process = site.run("import os\nos.getpid()")
+    site.runner.prepare(bytes(32), NPY_SOMETHING="1")
+    assert not site.is_preloaded("lib_getenv")
+    assert site.run("import os\nos.getpid()") == process
+    assert site.run("os.environ['NPY_SOMETHING'], b'NPY_SOMETHING=1' in open('/proc/self/environ', 'rb').read()") == "('1', True)"
+    assert not site.is_preloaded("lib_other")
+    assert site.runner.run_interrupted("while True: pass")[:2] == (1, 130)
+
+
+def test_a_variable_that_a_library_read_changed_by_code_gives_an_import_anew(site):
+    site.run("import os\nos.environ['NPY_SOMETHING'] = '1'")
+    assert not site.is_preloaded("lib_getenv")
+    assert site.is_preloaded("lib_base")
 
 
 def test_a_file_that_is_read_at_the_import_counts(site):

@@ -370,6 +370,9 @@ class Interpreter:
             name, offset = take(payload, offset)
             value, offset = take(payload, offset)
             os.environb[name] = value
+        if not self.preloader.suits_variables():
+            self.flush()
+            swiftlet_warm.start_over(__file__, self.control, payload)
         swiftlet_warm.become_own(self.preloader, seed)
         # What a rehearsal left behind.
         self.count = 0
@@ -388,14 +391,18 @@ def _plain_hook(base, interpreter):
 
 
 def main(arguments):
-    """`--preload NAME...` replaces the choice of libraries that is made for this guest."""
-    libraries = arguments[1:] if arguments[:1] == ["--preload"] else swiftlet_warm.libraries()
+    """`--preload NAME...` replaces the choice of libraries that is made for this guest; `--over FILE` goes on with a prepare."""
+    option, *rest = arguments or [""]
+    libraries = rest if option == "--preload" else () if option == "--over" else swiftlet_warm.libraries()
     control = swiftlet_control.Control()
     interpreter = Interpreter(control)
     sys.argv = [""]
     sys.path[0] = ""
     interpreter.warm(libraries)
-    control.send(READY)
+    if option == "--over":
+        interpreter.prepare(swiftlet_warm.interrupted_prepare(rest[0]))
+    else:
+        control.send(READY)
     while True:
         try:
             kind, payload = control.receive()

@@ -183,18 +183,26 @@ class Preloader:
 
     def has_same_variables(self, entries):
         now = os.environ._data
-        prefixes = set()
         for entry in entries:
-            if entry.prefixes is not None:
-                prefixes |= entry.prefixes
             for name, value in entry.variables.items():
                 if value != (now if name == EVERYTHING else now.get(name)):
                     return False
-        if now == self.environment:
+        return self.has_same_library_variables(entries)
+
+    def has_same_library_variables(self, entries):
+        """Whether libraries would read at their load what they did: C code cannot be made to read it again."""
+        now, before = os.environ._data, self.environment
+        if now == before:
             return True
-        prefixes = tuple(prefixes)
-        changed = [name for name in now.keys() | self.environment if now.get(name) != self.environment.get(name)]
-        return not any(name.startswith(prefixes) and name not in THREAD_VARIABLES for name in changed)
+        prefixes = tuple({prefix for entry in entries for prefix in entry.prefixes or ()})
+        return not any(
+            name.startswith(prefixes) and name not in THREAD_VARIABLES and now.get(name) != before.get(name)
+            for name in now.keys() | before.keys()
+        )
+
+    def suits_variables(self):
+        """Whether the libraries that are loaded are as a new process would load them."""
+        return self.has_same_library_variables(self.entries.values())
 
     @staticmethod
     def has_same_files(entries):

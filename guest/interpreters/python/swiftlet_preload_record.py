@@ -89,8 +89,9 @@ def settle(entries):
     for entry, values in zip(entries, copies):
         copy = Entry.__new__(Entry)
         for name in Entry.__slots__:
+            value = getattr(entry, name)
             # Most have none of most things.
-            setattr(copy, name, getattr(entry, name) or None)
+            setattr(copy, name, value if value or value is False else None)
         copy.name, copy.needs, copy.searches, copy.variables, copy.files, copy.file, copy.identity = values
         settled.append(copy)
     return settled
