@@ -67,7 +67,7 @@ final class AgentHarness {
         var bytes = all[...]
         while !bytes.isEmpty {
             let count = bytes.withUnsafeBytes {
-                Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL.rawValue))
+                Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
             }
             guard count > 0 else { throw NoFrame(description: "The agent has closed its port") }
             bytes = bytes.dropFirst(count)
@@ -107,7 +107,7 @@ final class AgentHarness {
         var poller = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
         guard poll(&poller, 1, milliseconds) > 0 else { return false }
         var bytes = [UInt8](repeating: 0, count: 64 * 1024)
-        let count = read(socket, &bytes, bytes.count)
+        let count = Glibc.read(socket, &bytes, bytes.count)
         guard count > 0 else { throw NoFrame(description: "The agent has closed its port") }
         decoder.append(bytes[..<count])
         return true

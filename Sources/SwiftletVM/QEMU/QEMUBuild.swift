@@ -3,6 +3,7 @@
 import Crypto
 import Foundation
 package import NIOPosix
+import SwiftletCore
 
 /// A QEMU on this host: its executable, and the files that belong to it.
 ///
