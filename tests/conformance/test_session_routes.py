@@ -131,8 +131,11 @@ def test_a_longer_lifetime_counts_for_the_living_vm(server):
     ages = []
     wait_until(lambda: ages.append(session.status()) or not ages[-1]["vm_alive"], 40)
     assert 22 < max(status["uptime_seconds"] or 0 for status in ages) < 24
+    # A VM is not alive from the moment of its kill, and its end is recorded when nothing is left of it.
+    wait_until(lambda: call(server, "GET", "/v1/sessions/session/" + session.id).json()["vm_end_reason"], 20)
     info = call(server, "GET", "/v1/sessions/session/" + session.id).json()
     assert "lifetime of 23 s" in info["vm_end_reason"]
+    wait_until(lambda: call(server, "GET", "/v1/executions/" + task).json()["is_complete"], 20)
     ended = call(server, "GET", "/v1/executions/" + task).json()
     assert ended["status"] == "vm_lost" and ended["execution_time"] > 20
     assert "lifetime of 23 s" in ended["serialized_stderr"]
