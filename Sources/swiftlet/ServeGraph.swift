@@ -55,7 +55,7 @@ struct ServeGraph {
             logger: logger
         )
         let audit = AuditBuffer(AuditStore(database), logger: logger)
-        let engine = try await openEngine(threads: threads)
+        let engine = try await openProvider(threads: threads)
         var configuration = SessionService.Configuration()
         configuration.defaultLifetimeSeconds = settings.vmLifetimeSeconds
         configuration.defaultMemoryMB = settings.memoryMB
@@ -98,7 +98,12 @@ struct ServeGraph {
                 version: Swiftlet.version
             )
         ).application(logger: logger) { [settings] port in
-            Self.greet(host: settings.host, port: port ?? settings.port, key: key, accelerator: engine.accelerator)
+            Self.greet(
+                host: settings.host,
+                port: port ?? settings.port,
+                key: key,
+                accelerator: (engine as? MicroVMEngine)?.accelerator
+            )
         }
         let limit = Duration.seconds(settings.shutdownSeconds)
         let drain = ExecutionDrain(executions: executions, sessions: sessions, limit: limit)
@@ -119,6 +124,20 @@ struct ServeGraph {
             events: settings.auditMaximumEvents
         )
         return AuditFlushService(log, retention: retention, version: Swiftlet.version, logger: logger)
+    }
+
+    /// The engine; without an image one that waits for it. Whatever else is missing ends the server.
+    private func openProvider(threads: NIOThreadPool) async throws -> any VMProvider {
+        let (store, variant) = (ImageStore(directory: settings.data.images), settings.imageVariant)
+        do {
+            _ = try await threads.runIfActive { try store.newest(variant) }
+        } catch let error as ImageError {
+            logger.warning("VMs cannot start yet", metadata: ["reason": "\(error)"])
+            return DeferredEngine(waitingFor: error, limits: settings.capacity, logger: logger) {
+                try await openEngine(threads: threads)
+            }
+        }
+        return try await openEngine(threads: threads)
     }
 
     private func openEngine(threads: NIOThreadPool) async throws -> MicroVMEngine {
@@ -162,13 +181,14 @@ struct ServeGraph {
         return .created(text)
     }
 
-    private static func greet(host: String, port: Int, key: FirstKey, accelerator: Accelerator) {
+    private static func greet(host: String, port: Int, key: FirstKey, accelerator: Accelerator?) {
         let shown = host == "0.0.0.0" || host == "::" ? "127.0.0.1" : host
         let url = "http://\(shown):\(port)"
         let how =
             switch accelerator {
             case .kvm: "KVM"
             case .tcg: "software emulation (TCG); see docs/threat-model.md before you run hostile code"
+            case nil: "no guest image yet: run `swiftlet image build`, or `swiftlet image import FILE`"
             }
         print("Swiftlet \(Swiftlet.version) listens on \(url), with \(how).")
         // A key is printed once, when it is created: what starts the server may keep its output.

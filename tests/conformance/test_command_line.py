@@ -93,13 +93,6 @@ def test_flags_count_before_the_environment_and_that_before_the_file(tmp_path):
     assert "/from-flag" in listed("--images-directory", "/from-flag", SWIFTLET_IMAGES_DIRECTORY="/from-environment")
 
 
-def test_a_missing_image_is_named_with_the_command_that_builds_it(tmp_path):
-    environment = dict(os.environ, SWIFTLET_DATA_DIRECTORY=str(tmp_path / "data"), SWIFTLET_IMAGES_DIRECTORY=str(tmp_path))
-    result = subprocess.run([PROGRAM, "serve"], env=environment, capture_output=True, text=True, timeout=30)
-    assert result.returncode != 0
-    assert "swiftlet image build" in result.stderr
-
-
 def test_doctor_finds_this_host_fit_and_tells_what_kvm_is_worth(tmp_path):
     environment = dict(os.environ, SWIFTLET_DATA_DIRECTORY=str(tmp_path), SWIFTLET_IMAGES_DIRECTORY=IMAGES)
     result = subprocess.run(

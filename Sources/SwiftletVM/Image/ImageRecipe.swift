@@ -42,11 +42,13 @@ package struct ImageRecipe: Sendable {
     ///
     /// - Parameters:
     ///   - force: build it even if it is there, for newer packages.
+    ///   - built: a directory in which `guest/build-image` has left the files already; they are moved. Nil runs it.
     ///   - progress: called with each line that the build prints.
     /// - Throws: `ImageError` with the end of the build's output.
     package func build(
         into store: ImageStore,
         force: Bool = false,
+        built: String? = nil,
         spawner: NIOThreadPool,
         threads: NIOThreadPool,
         progress: @escaping @Sendable (String) -> Void
@@ -54,6 +56,9 @@ package struct ImageRecipe: Sendable {
         try await store.withLock {
             if !force, let image = try store.image(builtFrom: self) { return image }
             let id = try imageID()
+            if let built {
+                return try await threads.runIfActive { try store.publish(built, id: id, variant: variant) }
+            }
             let directory = "\(store.directory)/.building-\(id)"
             try? FileManager.default.removeItem(atPath: directory)
             try FileManager.default.createDirectory(
@@ -62,22 +67,31 @@ package struct ImageRecipe: Sendable {
                 attributes: [.posixPermissions: 0o755]
             )
             defer { try? FileManager.default.removeItem(atPath: directory) }
-            // The guest's files have the modes that they have on any Debian, and the image's may be read by other servers' users.
-            let command = ShortCommand(
-                "/bin/sh",
-                ["-c", "umask 022; exec \"$0\" \"$@\"", "\(resources)/build-image", variant.rawValue, directory]
-            )
-            let outcome = try await command.run(
-                within: .minutes(60),
-                spawner: spawner,
-                threads: threads,
-                onLine: progress
-            )
-            guard outcome.status == .exited(0) else {
-                let words = outcome.output.split(separator: "\n").suffix(5).joined(separator: "\n")
-                throw ImageError("Building the \(variant.rawValue) image failed (\(outcome.status)):\n\(words)")
-            }
+            try await runBuild(in: directory, spawner: spawner, threads: threads, progress: progress)
             return try await threads.runIfActive { try store.publish(directory, id: id, variant: variant) }
+        }
+    }
+
+    private func runBuild(
+        in directory: String,
+        spawner: NIOThreadPool,
+        threads: NIOThreadPool,
+        progress: @escaping @Sendable (String) -> Void
+    ) async throws {
+        // The guest's files have the modes that they have on any Debian, and the image's may be read by other servers' users.
+        let command = ShortCommand(
+            "/bin/sh",
+            ["-c", "umask 022; exec \"$0\" \"$@\"", "\(resources)/build-image", variant.rawValue, directory]
+        )
+        let outcome = try await command.run(
+            within: .minutes(60),
+            spawner: spawner,
+            threads: threads,
+            onLine: progress
+        )
+        guard outcome.status == .exited(0) else {
+            let words = outcome.output.split(separator: "\n").suffix(5).joined(separator: "\n")
+            throw ImageError("Building the \(variant.rawValue) image failed (\(outcome.status)):\n\(words)")
         }
     }
 }

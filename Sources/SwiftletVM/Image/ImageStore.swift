@@ -9,6 +9,9 @@ import SwiftletCore
 ///
 /// An image appears whole or not at all: it is built beside and renamed. All calls block.
 package struct ImageStore: Sendable {
+    /// The files that a manifest has the digests of.
+    private static let digested = ["vmlinuz", "rootfs.ext4", "packages"]
+
     package let directory: String
 
     package init(directory: String) {
@@ -30,7 +33,8 @@ package struct ImageStore: Sendable {
         guard let image = try list().first(where: { $0.manifest.variant == variant }) else {
             throw ImageError(
                 "There is no \(variant.rawValue) image in \(directory); build it with: "
-                    + "swiftlet image build --variant \(variant.rawValue)"
+                    + "swiftlet image build --variant \(variant.rawValue); "
+                    + "or take one from another machine with: swiftlet image import FILE"
             )
         }
         return image
@@ -51,10 +55,42 @@ package struct ImageStore: Sendable {
         try FileManager.default.removeItem(atPath: image.directory)
     }
 
+    /// Takes over the directory of an image that was made elsewhere, after a check of its digests. The caller has the lock.
+    ///
+    /// - Parameter source: what the errors call it.
+    /// - Throws: `ImageError` when it is no image of this format, when a digest differs, or when another image has its id.
+    func adopt(_ directory: String, from source: String) throws -> Image {
+        guard let image = load(directory) else {
+            throw ImageError("\(source) is not an image, or one of another version of Swiftlet")
+        }
+        let id = image.id
+        guard id.wholeMatch(of: /(standard|minimal)-[0-9a-f]{12}/)?.1 == Substring(image.manifest.variant.rawValue)
+        else {
+            throw ImageError("\(source) is not an image: its id is \(id.prefix(60).debugDescription)")
+        }
+        for name in Self.digested {
+            guard try image.manifest.digests[name] == Self.digest(ofFile: "\(directory)/\(name)") else {
+                throw ImageError("\(source) is damaged: the digest of \(name) differs")
+            }
+        }
+        let target = "\(self.directory)/\(id)"
+        if let present = load(target) {
+            guard present.manifest.digests == image.manifest.digests else {
+                throw ImageError(
+                    "Another image \(id) is there, made of other packages; remove it first: swiftlet image remove \(id)"
+                )
+            }
+            return present
+        }
+        if FileManager.default.fileExists(atPath: target) { try FileManager.default.removeItem(atPath: target) }
+        try FileManager.default.moveItem(atPath: directory, toPath: target)
+        return Image(directory: target, manifest: image.manifest)
+    }
+
     /// Makes an image of the files that a build left in a directory of ours.
     package func publish(_ built: String, id: String, variant: ImageVariant) throws -> Image {
         var digests: [String: String] = [:]
-        for name in ["vmlinuz", "rootfs.ext4", "packages"] {
+        for name in Self.digested {
             digests[name] = try Self.digest(ofFile: "\(built)/\(name)")
         }
         let manifest = ImageManifest(

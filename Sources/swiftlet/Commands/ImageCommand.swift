@@ -8,8 +8,8 @@ import SwiftletVM
 struct ImageCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "image",
-        abstract: "Builds, lists and removes guest images.",
-        subcommands: [Build.self, List.self, Remove.self]
+        abstract: "Builds, lists, copies and removes guest images.",
+        subcommands: [Build.self, Import.self, Export.self, List.self, Remove.self]
     )
 
     struct Build: AsyncParsableCommand {
@@ -32,22 +32,68 @@ struct ImageCommand: AsyncParsableCommand {
         @Flag(help: "Build it even if it is there, for newer packages.")
         var force = false
 
+        @Option(help: "Take the files that guest/build-image has left in this directory, and do not run it.")
+        var built: String?
+
         func run() async throws {
             let settings = try await common.settings()
-            let spawner = NIOThreadPool(numberOfThreads: 1)
-            spawner.start()
             let started = Date()
             let recipe = ImageRecipe(resources: settings.resources, variant: variant)
-            let image = try await recipe.build(
-                into: ImageStore(directory: settings.data.images),
-                force: force,
-                spawner: spawner,
-                threads: .singleton
-            ) { line in
-                FileHandle.standardError.write(Data("[\(Int(Date().timeIntervalSince(started))) s] \(line)\n".utf8))
+            let image = try await withSpawner { spawner in
+                try await recipe.build(
+                    into: ImageStore(directory: settings.data.images),
+                    force: force,
+                    built: built,
+                    spawner: spawner,
+                    threads: .singleton
+                ) { line in
+                    FileHandle.standardError.write(Data("[\(Int(Date().timeIntervalSince(started))) s] \(line)\n".utf8))
+                }
             }
-            try await spawner.shutdownGracefully()
             print("\(image.id) is in \(image.directory)")
+        }
+    }
+
+    struct Import: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Takes an image that `image export` has written, so that this machine need not build it."
+        )
+
+        @OptionGroup var common: CommonOptions
+
+        @Argument(help: "The file.")
+        var file: String
+
+        func run() async throws {
+            let settings = try await common.settings()
+            let store = ImageStore(directory: settings.data.images)
+            let image = try await withSpawner {
+                try await ImageArchive(file: file).read(into: store, spawner: $0, threads: .singleton)
+            }
+            print("\(image.id) is in \(image.directory)")
+        }
+    }
+
+    struct Export: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Writes an image into one file, for `image import` on another machine."
+        )
+
+        @OptionGroup var common: CommonOptions
+
+        @Argument(help: "The image's id, as `image list` shows it.")
+        var id: String
+
+        @Argument(help: "The file, for example image.tar.gz; it must not exist.")
+        var file: String
+
+        func run() async throws {
+            let settings = try await common.settings()
+            let store = ImageStore(directory: settings.data.images)
+            try await withSpawner {
+                try await ImageArchive(file: file).write(id, from: store, spawner: $0, threads: .singleton)
+            }
+            print("\(id) is in \(file)")
         }
     }
 
@@ -82,6 +128,20 @@ struct ImageCommand: AsyncParsableCommand {
             let settings = try await common.settings()
             try ImageStore(directory: settings.data.images).remove(id)
         }
+    }
+}
+
+/// Lends the one thread that programs are started from: they end when it does.
+private func withSpawner<Result: Sendable>(_ body: (NIOThreadPool) async throws -> Result) async throws -> Result {
+    let spawner = NIOThreadPool(numberOfThreads: 1)
+    spawner.start()
+    do {
+        let result = try await body(spawner)
+        try await spawner.shutdownGracefully()
+        return result
+    } catch {
+        try await spawner.shutdownGracefully()
+        throw error
     }
 }
 

@@ -14,7 +14,8 @@ import requests
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 COMMANDS = [
-    [], ["serve"], ["exec"], ["doctor"], ["image"], ["image", "build"], ["image", "list"], ["template"], ["template", "build"],
+    [], ["serve"], ["exec"], ["doctor"], ["image"], ["image", "build"], ["image", "import"], ["image", "export"],
+    ["image", "list"], ["template"], ["template", "build"],
     ["template", "list"], ["template", "remove"], ["user"], ["user", "add"], ["user", "list"], ["user", "set-plan"],
     ["user", "disable"], ["user", "enable"], ["user", "set-password"], ["key"], ["key", "create"], ["key", "list"],
     ["key", "revoke"], ["audit"], ["bench"],
