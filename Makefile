@@ -7,20 +7,16 @@ SHELL := /bin/bash
 
 PROGRAM := .build/release/swiftlet
 # The programs in a release build, as users run them. The unit tests in a debug build, where assertions and checks run.
-SWIFT_BUILD := swift build -c release
+PRODUCTS := swiftlet swiftlet-agent swiftlet-bench
 STAMP = @printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
 
-.PHONY: help run test test-kvm deps build image images unit runner conformance check bench peers clean
+.PHONY: help run test test-kvm deps build image images unit runner conformance soak check bench peers clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: deps ## Sets everything up, starts the server, prints a key and a curl line
-	$(call STAMP,Building; the first time takes some minutes)
-	$(SWIFT_BUILD) --product swiftlet
-	$(SWIFT_BUILD) --product swiftlet-agent
-	$(call STAMP,The guest image; built once from Debian packages)
-	$(PROGRAM) image build
+	@scripts/build "swiftlet swiftlet-agent" standard
 	$(call STAMP,Starting)
 	exec $(PROGRAM) serve
 
@@ -28,20 +24,15 @@ deps: ## Installs the Debian packages that are missing
 	@scripts/install-packages
 
 build:
-	$(call STAMP,Building the programs)
-	$(SWIFT_BUILD) --product swiftlet
-	$(SWIFT_BUILD) --product swiftlet-agent
-	$(SWIFT_BUILD) --product swiftlet-bench
+	@scripts/build "$(PRODUCTS)" ""
 
-image:
-	$(PROGRAM) image build
+image: deps
+	@scripts/build "$(PRODUCTS)" standard
 
-images: build
-	$(call STAMP,Guest images)
-	$(PROGRAM) image build --variant minimal
-	$(PROGRAM) image build --variant standard
+images: deps
+	@scripts/build "$(PRODUCTS)" "minimal standard"
 
-test: check deps build images unit runner conformance test-kvm ## Builds and runs every test, on real microVMs
+test: check deps images unit runner conformance test-kvm ## Builds and runs every test, on real microVMs
 	$(call STAMP,All tests passed)
 
 unit: images
@@ -63,6 +54,11 @@ conformance: images .venv/installed
 	$(call STAMP,Conformance tests on a real server)
 	.venv/bin/python -m pytest -q --durations=10 tests/conformance
 
+soak: unit .venv/installed ## Runs the long forms of the tests that repeat one thing; takes an hour
+	$(call STAMP,Soak tests)
+	SWIFTLET_SOAK=1 swift test --skip-build --parallel
+	SWIFTLET_SOAK=1 .venv/bin/python -m pytest -q --durations=10 -m soak tests/conformance
+
 test-kvm: images .venv/installed ## Runs the engine's tests under KVM, in an emulated machine that has it
 	$(call STAMP,Engine tests under KVM)
 	tests/kvm/run --venv .venv -- python3 -m pytest -q --durations=10 -m kvm tests/conformance/test_clones.py
@@ -72,10 +68,10 @@ check: ## Checks formatting and the house rules
 	swift format lint --strict --recursive Sources Tests Package.swift
 	scripts/check-rules
 
-bench: build image ## Measures servers of its own
+bench: image ## Measures servers of its own
 	$(PROGRAM) bench --start
 
-peers: build image ## Measures a server and what one would take instead, in one run
+peers: image ## Measures a server and what one would take instead, in one run
 	benchmarks/peers/with-server
 
 clean: ## Removes what was built

@@ -2,11 +2,16 @@
 
 import pytest
 
-from server import Server
+from server import SOAK, Server
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "kvm: runs under KVM too, in the machine of tests/kvm")
+    config.addinivalue_line("markers", "soak: has a long form, for `make soak`")
+
+
+def pytest_report_header():
+    return "sizes: " + ("soak" if SOAK else "short; `make soak` runs the full ones")
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ IMAGES = os.environ.get(
 # Templates are shared as images are: each takes some seconds of processor time to build.
 TEMPLATES = os.environ.get("SWIFTLET_TEMPLATES_DIRECTORY", os.path.join(os.path.dirname(IMAGES), "templates"))
 ACCELERATOR = os.environ.get("SWIFTLET_TEST_ACCELERATOR", "tcg")
+# Tests that repeat what they do for many minutes do so in full only here; elsewhere a short form of each runs.
+SOAK = os.environ.get("SWIFTLET_SOAK") == "1"
 
 
 class Server:

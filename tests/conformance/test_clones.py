@@ -14,7 +14,7 @@ import time
 import pytest
 import requests
 
-from server import ACCELERATOR, IMAGES, PROGRAM, TEMPLATES, Server, Session, command_name, descendants, gone, wait_until
+from server import ACCELERATOR, IMAGES, PROGRAM, SOAK, TEMPLATES, Server, Session, command_name, descendants, gone, wait_until
 
 WHO = """
 import json, os, random, socket, time, uuid
@@ -503,10 +503,11 @@ def cgroups_of(server):
     return {os.path.basename(path) for path in found.stdout.split()}
 
 
-def test_ten_kills_under_load_leave_nothing():
+@pytest.mark.soak
+def test_kills_under_load_leave_nothing():
     server = Server(SWIFTLET_POOL_SIZE="2", SWIFTLET_MEMORY_MB="128", SWIFTLET_CPU_OVERCOMMIT="100")
     try:
-        for _ in range(10):
+        for _ in range(10 if SOAK else 2):
             sessions = [server.session(memory_mb=128) for _ in range(20)]
             with concurrent.futures.ThreadPoolExecutor(20) as pool:
                 calls = [pool.submit(session.post, "/execute", {"command": "import time\nwhile True: time.sleep(0.01)", "session_id": session.id, "timeout": 60}) for session in sessions]
@@ -527,7 +528,8 @@ def test_ten_kills_under_load_leave_nothing():
     assert not os.path.exists(server.directory)
 
 
-def test_five_hundred_sessions_leave_the_server_as_it_was():
+@pytest.mark.soak
+def test_many_sessions_leave_the_server_as_it_was():
     server = Server(SWIFTLET_POOL_SIZE="1", SWIFTLET_POOL_MAXIMUM="1", SWIFTLET_MEMORY_MB="128")
 
     def use():
@@ -553,7 +555,7 @@ def test_five_hundred_sessions_leave_the_server_as_it_was():
             use()
         before = measure()
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda _: use(), range(500)))
+            list(pool.map(lambda _: use(), range(500 if SOAK else 60)))
         after = measure()
     finally:
         server.stop()
