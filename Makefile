@@ -10,7 +10,7 @@ PROGRAM := .build/release/swiftlet
 PRODUCTS := swiftlet swiftlet-agent swiftlet-bench
 STAMP = @printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
 
-.PHONY: help run test test-kvm deps build image images unit runner conformance soak check bench peers clean
+.PHONY: help run test test-kvm deps build image images unit runner conformance soak check bench peers deb clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,10 @@ bench: image ## Measures servers of its own
 
 peers: image ## Measures a server and what one would take instead, in one run
 	benchmarks/peers/with-server
+
+deb: build ## Makes the Debian package, swiftlet_VERSION_amd64.deb
+	@scripts/install-packages packaging
+	scripts/build-deb
 
 clean: ## Removes what was built
 	rm -rf .build .venv

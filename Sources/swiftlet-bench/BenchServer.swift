@@ -37,13 +37,11 @@ final class BenchServer {
         var text = ""
         while !text.contains(/listens on http:\S+:\d+, with \w+.*\n/) {
             let data = output.fileHandleForReading.availableData
-            guard !data.isEmpty else {
-                try lifeline.fileHandleForWriting.close()
-                supervisor.waitUntilExit()
-                throw ValidationError("The server did not start: \(text)")
-            }
+            guard !data.isEmpty else { throw try Self.failedStart(text, supervisor, lifeline) }
             text += String(decoding: data, as: UTF8.self)
         }
+        // Without an image a server starts, and waits for one; there is nothing to measure.
+        guard !text.contains("with no guest image") else { throw try Self.failedStart(text, supervisor, lifeline) }
         guard let found = text.firstMatch(of: /listens on (http:\S+:\d+), with (\w+)/) else {
             throw ValidationError("The server's greeting is not the expected one: \(text)")
         }
@@ -51,6 +49,17 @@ final class BenchServer {
         accelerator = found.2 == "KVM" ? "kvm" : "tcg"
         key = try String(contentsOfFile: FirstKey.file(inDataDirectory: directory), encoding: .utf8)
             .trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
+    /// Ends what was started; returns the error that tells what the server printed.
+    private static func failedStart(
+        _ text: String,
+        _ supervisor: Process,
+        _ lifeline: Pipe
+    ) throws -> ValidationError {
+        try lifeline.fileHandleForWriting.close()
+        supervisor.waitUntilExit()
+        return ValidationError("The server did not start: \(text)")
     }
 
     /// A client of it; the caller must close it.

@@ -53,7 +53,7 @@ def test_a_phase_that_fails_is_reported_and_the_exit_status_says_so(tmp_path):
     settings = dict(environment(tmp_path), SWIFTLET_IMAGES_DIRECTORY=str(tmp_path / "none"))
     result = run(PROGRAM, "bench", "--start", "--phase", "burst", *SMALL, env=settings)
     assert result.returncode == 1
-    assert "FAILED burst: The server did not start" in result.stdout
+    assert "FAILED burst: The server did not start" in result.stdout and "swiftlet image build" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
