@@ -28,7 +28,7 @@ extension MicroVMEngine {
         package var bootTimeout: Duration = .seconds(60)
         /// Bytes that a VM may write to its disk on top of the image.
         package var diskLimit: UInt64 = 4 << 30
-        package var capacity: HostCapacity.Limits = .ofThisMachine(cpuOvercommit: 16)
+        package var capacity = HostCapacity.Limits(memory: MemoryPolicy.Limits(machine: HostMemory.total))
 
         package init(qemu: String, accelerator: Accelerator, image: Image, initramfs: String, directory: String) {
             self.qemu = qemu

@@ -80,6 +80,7 @@ struct QEMUProcess: Sendable {
             limits.fileSize = resources.diskLimit + resources.diskLimit / 4 + (64 << 20)
         }
         limits.nice = launch.isBackground && resources.mayRenice ? 10 : 0
+        limits.oomScoreAdjustment = resources.oomScoreAdjustment
         let (executable, arguments) = command(launch, resources: resources)
         let inherited = [console.theirs, qmp.theirs, control.theirs, launch.memory?.descriptor ?? null.number]
         let entries = try cgroup?.open()
@@ -138,6 +139,12 @@ struct QEMUProcess: Sendable {
         )
         let (executable, arguments) = resources.jail.command(qemu: resources.qemu.executable, view: view)
         return (executable, arguments + qemu.arguments)
+    }
+
+    /// MiB that QEMU and its jail hold alone; nil when they have ended. Blocks for a moment.
+    var heldMemory: Int? {
+        let held = ([process.pid] + process.children).compactMap(HostMemory.held)
+        return held.isEmpty ? nil : held.reduce(0, +)
     }
 
     /// Ends the background's slower pace, where there was one.
