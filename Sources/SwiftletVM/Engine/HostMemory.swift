@@ -34,6 +34,6 @@ package enum HostMemory {
         guard let text = try? String(contentsOfFile: "/proc/\(pid)/statm", encoding: .utf8) else { return nil }
         let pages = text.split(separator: " ").compactMap { Int($0) }
         guard pages.count > 2 else { return nil }
-        return (pages[1] - pages[2]) * Int(getpagesize()) >> 20
+        return ((pages[1] - pages[2]) * Int(getpagesize())) >> 20
     }
 }
