@@ -44,6 +44,15 @@ package final class ControlledTime: TimeSource {
         for sleeper in due.sorted(by: { $0.deadline < $1.deadline }) { sleeper.continuation.resume() }
     }
 
+    /// Waits until a task sleeps, and moves both clocks to the earliest deadline.
+    package func advanceToNextDeadline() async {
+        await sleepers(atLeast: 1)
+        let remaining = state.withLock { state in
+            state.sleepers.values.map(\.deadline).min().map { $0 - (start + state.elapsed) }
+        }
+        if let remaining { advance(by: remaining) }
+    }
+
     /// Sets the wall clock forward or back, as an administrator would.
     package func setWallClock(off seconds: Double) {
         state.withLock { $0.wallClockOffset = seconds }

@@ -23,7 +23,7 @@ package final class MicroVMEngine: VMProvider {
 
     package let accelerator: Accelerator
     let resources: EngineContext
-    let factory: MachinePool
+    let factory: MachinePool<QEMUMachineSource>
     let templates: TemplateLibrary?
     private let memory: MemoryGuard
     private let logger: Logger
@@ -53,7 +53,7 @@ package final class MicroVMEngine: VMProvider {
                 pool: library == nil ? .init(minimum: 0, maximum: 0) : configuration.pool,
                 concurrency: max(2, ProcessInfo.processInfo.activeProcessorCount)
             ),
-            resources: resources,
+            source: QEMUMachineSource(resources: resources, logger: logger),
             templates: library,
             logger: logger,
             hasRoom: { memory.hasRoomForClone(of: $0) }
@@ -76,7 +76,10 @@ package final class MicroVMEngine: VMProvider {
         guard let library = try await library(configuration, resources: resources, logger: logger) else {
             throw TemplateError("Templates are switched off")
         }
-        return try await library.loadOrBuild(shape).template
+        guard let loaded = try await library.loadOrBuild(shape) else {
+            throw TemplateError("The template was not built")
+        }
+        return loaded.template
     }
 
     /// The templates that a configuration asks for; nil when it asks for none.
@@ -90,18 +93,18 @@ package final class MicroVMEngine: VMProvider {
             try TemplateIdentity.maker(for: configuration, resources: resources)
         }
         let store = TemplateStore(directory: directory)
-        return TemplateLibrary(
+        let source = StoredTemplates(
             builder: TemplateBuilder(store: store, resources: resources, logger: logger),
             limits: configuration.templateLimits,
-            logger: logger,
             identify: identify
         )
+        return TemplateLibrary(source: source, logger: logger)
     }
 
     private init(
         _ configuration: Configuration,
         _ resources: EngineContext,
-        factory: MachinePool,
+        factory: MachinePool<QEMUMachineSource>,
         templates: TemplateLibrary?,
         memory: MemoryGuard,
         _ logger: Logger

@@ -35,7 +35,7 @@ package final class MicroVM: VirtualMachine {
     private let diskLimit: UInt64
     private let resources: EngineContext
     private let logger: Logger
-    private let factory: MachinePool
+    private let factory: MachinePool<QEMUMachineSource>
     private let onReady: @Sendable () -> Void
     private let state = Mutex(State.starting)
     private let restoreRecord = Mutex<VMRestore?>(nil)
@@ -53,7 +53,7 @@ package final class MicroVM: VirtualMachine {
         environment: [String: String],
         diskLimit: UInt64,
         resources: EngineContext,
-        factory: MachinePool,
+        factory: MachinePool<QEMUMachineSource>,
         logger: Logger,
         onReady: @escaping @Sendable () -> Void
     ) {
@@ -196,9 +196,9 @@ package final class MicroVM: VirtualMachine {
     }
 
     /// Its machine. Gives up when the VM is to end before there is one.
-    private func take() async throws -> (QEMUMachine, QEMUMachine.Origin) {
+    private func take() async throws -> (QEMUMachine, MachineOrigin) {
         let stop = stopPromise.futureResult
-        return try await withThrowingTaskGroup(of: (QEMUMachine, QEMUMachine.Origin)?.self) { group in
+        return try await withThrowingTaskGroup(of: (QEMUMachine, MachineOrigin)?.self) { group in
             group.addTask { [factory, shape] in try await factory.take(shape) }
             group.addTask {
                 try await withTaskCancellationHandler {
@@ -208,7 +208,7 @@ package final class MicroVM: VirtualMachine {
                 }
                 return nil
             }
-            var taken: (QEMUMachine, QEMUMachine.Origin)?
+            var taken: (QEMUMachine, MachineOrigin)?
             while let result = try await group.next() {
                 // A machine may have been handed over while we gave up; then its end is ours to see to.
                 if let result { taken = result }
@@ -220,7 +220,7 @@ package final class MicroVM: VirtualMachine {
     }
 
     /// Makes the machine this VM: tells the guest who it is. Code may follow at once, and runs when the guest has confirmed.
-    private func adopt(_ machine: QEMUMachine, _ origin: QEMUMachine.Origin) {
+    private func adopt(_ machine: QEMUMachine, _ origin: MachineOrigin) {
         let isWanted = state.withLock { state in
             guard case .starting = state else { return false }
             state = .running(machine)

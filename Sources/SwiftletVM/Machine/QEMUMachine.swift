@@ -23,19 +23,11 @@ final class QEMUMachine: Sendable {
         case ended(VMEnd)
     }
 
-    /// Where it came from.
-    enum Origin: String, Sendable {
-        /// Booted for the session that uses it.
-        case boot
-        /// Restored from a template for it.
-        case template
-        /// Restored before, and waiting since.
-        case pool
-    }
-
     let shape: VMShape
     let agent: AgentConnection
     let template: Template?
+    /// When its start was asked for.
+    let begun: ContinuousClock.Instant
     private let qemu: QEMUProcess
     private let directory: VMDirectory?
     private let resources: EngineContext
@@ -47,6 +39,7 @@ final class QEMUMachine: Sendable {
         shape = launch.shape
         agent = qemu.agent
         template = launch.template
+        begun = launch.begun
         directory = launch.keepsFiles ? nil : launch.directory
         self.qemu = qemu
         self.resources = resources

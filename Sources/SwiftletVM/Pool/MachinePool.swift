@@ -8,10 +8,19 @@ import NIOPosix
 import SwiftletCore
 import SwiftletMetrics
 
+/// A refill begins this long after a machine was taken: its first call has the processors for itself.
+private let courtesy = Duration.milliseconds(50)
+/// A pool that no caller has used for this long is given up, with its template's memory.
+private let poolAge = Duration.seconds(600)
+/// Shapes whose templates are held in memory at the most; beyond, the longest unused are given up.
+private let poolLimit = 8
+
 /// Gets machines: out of a pool, from a template, or by booting, and keeps the pools filled.
 ///
 /// ``run()`` owns the machines and all work on them.
-actor MachinePool {
+actor MachinePool<Source: MachineSource> {
+    typealias Machine = Source.Machine
+
     struct Configuration: Sendable {
         /// The shape that most sessions have: its template is built and its pool filled from the start.
         var commonShape: VMShape
@@ -23,38 +32,35 @@ actor MachinePool {
 
     typealias Job = @Sendable () async -> Void
 
-    /// A refill waits for this long after a machine was taken: its first call has the processors for itself.
-    private static let courtesy = Duration.milliseconds(50)
-    /// A pool that nobody has asked for in this time is given up, with its template's memory.
-    private static let poolAge = Duration.seconds(600)
-    /// Shapes whose templates are held in memory at the most; beyond, the longest unused are given up.
-    private static let poolLimit = 8
-
     private let configuration: Configuration
-    private let resources: EngineContext
+    private let source: Source
     private let templates: TemplateLibrary?
     /// Whether there is memory for one more machine of a shape that waits.
     private let hasRoom: @Sendable (VMShape) -> Bool
+    private let time: any TimeSource
     private let logger: Logger
-    private var pools: [VMShape: ShapePool] = [:]
-    private var taken: [QEMUMachine.Origin: Int] = [:]
+    private var pools: [VMShape: ShapePool<Machine>] = [:]
+    private var taken: [MachineOrigin: Int] = [:]
     /// Starts for callers, restores and boots apart: a boot takes seconds and must not hold restores up.
-    private var starting: [QEMUMachine.Origin: Int] = [:]
+    private var starting: [MachineOrigin: Int] = [:]
     private var isClosed = false
-    private var lastTaken = ContinuousClock.now
+    private var lastTaken: ContinuousClock.Instant
     private let jobs: AsyncStream<Job>
     private let submitted: AsyncStream<Job>.Continuation
 
     init(
         configuration: Configuration,
-        resources: EngineContext,
+        source: Source,
         templates: TemplateLibrary?,
+        time: any TimeSource = SystemTimeSource(),
         logger: Logger,
         hasRoom: @escaping @Sendable (VMShape) -> Bool
     ) {
         self.configuration = configuration
         self.hasRoom = hasRoom
-        self.resources = resources
+        self.source = source
+        self.time = time
+        lastTaken = time.now
         self.templates = templates
         self.logger = logger
         (jobs, submitted) = AsyncStream.makeStream()
@@ -66,7 +72,7 @@ actor MachinePool {
     }
 
     /// All waiting machines.
-    var waiting: [QEMUMachine] { pools.values.flatMap(\.idle) }
+    var waiting: [Machine] { pools.values.flatMap(\.idle) }
 
     /// Shapes of which machines wait or are on their way.
     var usedShapes: Set<VMShape> { Set(pools.filter { !$0.value.idle.isEmpty || !$0.value.isQuiet }.keys) }
@@ -89,19 +95,19 @@ actor MachinePool {
             refill()
             shrink()
             // Cancelled, the loop ends.
-            try? await Task.sleep(for: .seconds(1))
+            try? await time.sleep(for: .seconds(1))
         }
     }
 
     // MARK: Callers
 
     /// A machine of a shape, its guest stopped, and where it came from. Whoever takes it kills it in the end.
-    func take(_ shape: VMShape) async throws -> (QEMUMachine, QEMUMachine.Origin) {
+    func take(_ shape: VMShape) async throws -> (Machine, MachineOrigin) {
         guard !isClosed else { throw MicroVMError.cannotStart("The server is shutting down") }
         var current = pool(shape)
-        current.usedAt = .now
-        lastTaken = .now
-        let request = current.plan.request(at: .now)
+        current.usedAt = time.now
+        lastTaken = time.now
+        let request = current.plan.request(at: time.now)
         pools[shape] = current
         switch request {
         case .hit:
@@ -112,8 +118,8 @@ actor MachinePool {
             }
             return try await take(shape)
         case .queued(let ticket):
-            let promise = resources.eventLoopGroup.next().makePromise(of: (QEMUMachine, QEMUMachine.Origin).self)
-            pools[shape]?.callers[ticket] = ShapePool.Caller(promise: promise)
+            let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: (Machine, MachineOrigin).self)
+            pools[shape]?.callers[ticket] = .init(promise: promise, since: time.now)
             serve()
             return try await withTaskCancellationHandler {
                 try await promise.futureResult.get()
@@ -123,7 +129,7 @@ actor MachinePool {
         }
     }
 
-    private func popIdle(_ shape: VMShape) -> QEMUMachine? {
+    private func popIdle(_ shape: VMShape) -> Machine? {
         guard let machine = pools[shape]?.idle.popLast() else { return nil }
         return machine.end == nil ? machine : nil
     }
@@ -144,11 +150,11 @@ actor MachinePool {
 
     // MARK: Starting machines
 
-    private func pool(_ shape: VMShape) -> ShapePool {
+    private func pool(_ shape: VMShape) -> ShapePool<Machine> {
         if let known = pools[shape] { return known }
         var limits = configuration.pool
         if shape != configuration.commonShape { limits.minimum = 0 }
-        let fresh = ShapePool(plan: PoolPolicy(limits: limits))
+        let fresh = ShapePool<Machine>(plan: PoolPolicy(limits: limits), at: time.now)
         pools[shape] = fresh
         return fresh
     }
@@ -170,30 +176,30 @@ actor MachinePool {
         return pools[shape]?.plan.starting == 0
     }
 
-    private func kind(of shape: VMShape) -> QEMUMachine.Origin {
+    private func kind(of shape: VMShape) -> MachineOrigin {
         templates?.isReady(shape) == true ? .template : .boot
     }
 
     private func scheduleRefill() {
         submitted.yield { [self] in
             // Cancelled, there is nothing to refill.
-            try? await Task.sleep(for: Self.courtesy)
+            try? await time.sleep(for: courtesy)
             await refill()
         }
     }
 
     /// Begins one start for a pool, if nobody waits for a machine and no other refill runs.
     private func refill() {
-        let isQuiet = starting.values.allSatisfy { $0 == 0 } && lastTaken + Self.courtesy <= .now
+        let isQuiet = starting.values.allSatisfy { $0 == 0 } && lastTaken + courtesy <= time.now
         guard isQuiet, pools.values.allSatisfy({ $0.plan.refilling == 0 }), !isClosed else { return }
         // All pools together, so that sessions of many shapes do not fill the memory with clones that wait.
         guard pools.values.reduce(0, { $0 + $1.plan.idle }) < configuration.pool.maximum else { return }
         for shape in pools.keys.sorted(by: { $0.tag < $1.tag }) {
-            guard let plan = pools[shape]?.plan, plan.deficit(at: .now) > 0, let templates, hasRoom(shape) else {
-                continue
-            }
+            guard let pool = pools[shape], pool.plan.deficit(at: time.now) > 0, pool.refillsFrom <= time.now,
+                let templates, hasRoom(shape)
+            else { continue }
             guard templates.isReady(shape) else {
-                templates.want(shape, submit: submit)
+                templates.prepare(shape, submit: submit)
                 continue
             }
             start(shape, isRefill: true)
@@ -225,64 +231,54 @@ actor MachinePool {
         }
     }
 
-    private func finishStart(_ slot: QEMUMachine.Origin?) {
+    private func finishStart(_ slot: MachineOrigin?) {
         if let slot { starting[slot, default: 0] -= 1 }
     }
 
-    private nonisolated func obtain(_ shape: VMShape, isRefill: Bool) async throws -> (QEMUMachine, QEMUMachine.Origin)
-    {
+    private nonisolated func obtain(_ shape: VMShape, isRefill: Bool) async throws -> (Machine, MachineOrigin) {
         do {
             return try await obtainOnce(shape, isRefill: isRefill)
+        } catch let failure as RestoreFailure {
+            await templates?.discard(failure.template, of: shape, because: failure.cause)
+            if isRefill { throw failure.cause }
         } catch let error where !isRefill && !(error is CancellationError) && templates?.isReady(shape) == true {
             // The template's files may have been removed; without them there are others, or a boot.
             logger.warning("A template could not be used", metadata: ["vm.shape": "\(shape)", "error": "\(error)"])
             templates?.forget(shape)
-            return try await obtainOnce(shape, isRefill: isRefill)
         }
+        return try await obtainOnce(shape, isRefill: isRefill)
     }
 
-    private nonisolated func obtainOnce(_ shape: VMShape, isRefill: Bool) async throws -> (
-        QEMUMachine, QEMUMachine.Origin
-    ) {
+    /// A template whose clone was spawned and did not come up.
+    private struct RestoreFailure: Error {
+        let template: LoadedTemplate
+        let cause: any Error
+    }
+
+    private nonisolated func obtainOnce(_ shape: VMShape, isRefill: Bool) async throws -> (Machine, MachineOrigin) {
         let loaded = try await templates?.template(for: shape, submit: submit)
         guard loaded != nil || !isRefill else { throw MicroVMError.cannotStart("There is no template yet") }
-        let begun = ContinuousClock.now
-        let machine = try await QEMUMachine.start(
-            shape,
-            memory: loaded,
-            isBackground: isRefill,
-            resources: resources,
-            logger: logger
-        )
+        let machine = try await source.spawn(shape, from: loaded, isRefill: isRefill)
         try await own(machine)
         do {
             guard loaded != nil else {
                 // Booting is work for the host's processors, as a restore is.
-                _ = try await machine.hello(within: resources.bootTimeout)
+                try await source.boot(machine)
                 return (machine, .boot)
             }
-            try await machine.within(resources.bootTimeout, "It was not restored") { try await machine.restore() }
-            let labels = ["for": isRefill ? "pool" : "session"]
-            resources.timings.restore.observe((ContinuousClock.now - begun).seconds, labels)
-            if isRefill { try await settle(machine) }
+            try await source.restore(machine, isRefill: isRefill)
+            if isRefill { try await source.rehearse(machine) }
             return (machine, .template)
         } catch {
             machine.kill(.killed(reason: "It could not be started: \(error)"))
-            throw error
-        }
-    }
-
-    /// Lets a clone go through the ways of a call, and pauses it.
-    private nonisolated func settle(_ machine: QEMUMachine) async throws {
-        try await machine.within(resources.bootTimeout, "It did not come to rest") {
-            machine.resume()
-            try await machine.agent.rehearse(.fresh(hostName: "rehearsal", diskLimit: resources.diskLimit))
-            try await machine.pause()
+            // Cancelled, the machine was killed, and its template is not to blame.
+            guard let loaded, !Task.isCancelled else { throw error }
+            throw RestoreFailure(template: loaded, cause: error)
         }
     }
 
     /// Hands a machine's life to `run()`; when that is ending, sees to its end here.
-    private nonisolated func own(_ machine: QEMUMachine) async throws {
+    private nonisolated func own(_ machine: Machine) async throws {
         let result = submitted.yield { [self] in
             await machine.run()
             await ended(machine)
@@ -293,13 +289,14 @@ actor MachinePool {
         throw MicroVMError.cannotStart("The server is shutting down")
     }
 
-    private func deliver(_ machine: QEMUMachine, _ origin: QEMUMachine.Origin, isRefill: Bool) {
+    private func deliver(_ machine: Machine, _ origin: MachineOrigin, isRefill: Bool) {
         switch pools[machine.shape]?.plan.started(isRefill: isRefill) {
         case .give(let ticket):
             taken[origin, default: 0] += 1
             pools[machine.shape]?.callers.removeValue(forKey: ticket)?.promise.succeed((machine, origin))
         case .keep where machine.end == nil:
             pools[machine.shape]?.idle.append(machine)
+            pools[machine.shape]?.refillSucceeded()
         case .keep:
             pools[machine.shape]?.plan.lost()
         case .refill:
@@ -312,11 +309,11 @@ actor MachinePool {
     }
 
     /// A machine whose caller was served by another becomes the pool's.
-    private func settleLate(_ machine: QEMUMachine, _ origin: QEMUMachine.Origin) {
+    private func settleLate(_ machine: Machine, _ origin: MachineOrigin) {
         submitted.yield { [self] in
             do {
                 guard origin != .boot else { throw MicroVMError.cannotStart("Nobody needs it any more") }
-                try await settle(machine)
+                try await source.rehearse(machine)
                 await deliver(machine, origin, isRefill: true)
             } catch {
                 machine.kill(.killed(reason: "\(error)"))
@@ -334,7 +331,10 @@ actor MachinePool {
         if !(error is CancellationError), !isClosed {
             logger.error("A machine could not be started", metadata: ["vm.shape": "\(shape)", "error": "\(error)"])
         }
-        if isRefill { templates?.forget(shape) }
+        if isRefill {
+            templates?.forget(shape)
+            pools[shape]?.refillFailed(at: time.now)
+        }
         if let ticket = pools[shape]?.plan.failed(isRefill: isRefill) {
             let reason = error as? MicroVMError ?? .cannotStart("\(error)")
             pools[shape]?.callers.removeValue(forKey: ticket)?.promise.fail(reason)
@@ -344,7 +344,7 @@ actor MachinePool {
 
     // MARK: Letting go
 
-    private func ended(_ machine: QEMUMachine) {
+    private func ended(_ machine: Machine) {
         guard let index = pools[machine.shape]?.idle.firstIndex(where: { $0 === machine }) else { return }
         pools[machine.shape]?.idle.remove(at: index)
         pools[machine.shape]?.plan.lost()
@@ -354,15 +354,15 @@ actor MachinePool {
     private func shrink() {
         for shape in pools.keys {
             guard let plan = pools[shape]?.plan else { continue }
-            for _ in 0..<plan.surplus(at: .now) {
+            for _ in 0..<plan.surplus(at: time.now) {
                 guard let machine = pools[shape]?.idle.popLast() else { break }
                 pools[shape]?.plan.lost()
                 machine.kill(.killed(reason: "The pool shrinks"))
             }
-            let isOld = (pools[shape]?.usedAt ?? .now) + Self.poolAge < .now
+            let isOld = (pools[shape]?.usedAt ?? time.now) + poolAge < time.now
             if isOld, shape != configuration.commonShape { giveUpPool(shape) }
         }
-        while pools.count > Self.poolLimit,
+        while pools.count > poolLimit,
             let shape = pools.filter({ $0.key != configuration.commonShape && $0.value.isQuiet })
                 .min(by: { $0.value.usedAt < $1.value.usedAt })?.key
         {

@@ -23,6 +23,8 @@ struct QEMULaunch: Sendable {
     var keepsFiles = false
     /// Gives way to what else runs on the host.
     var isBackground = false
+    /// When the start was asked for.
+    let begun = ContinuousClock.now
 }
 
 /// A QEMU that was started, with our ends of its sockets.
