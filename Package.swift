@@ -92,6 +92,9 @@ let package = Package(
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
+            resources: [
+                .embedInCode("Resources")
+            ],
             swiftSettings: settings
         ),
         .target(
