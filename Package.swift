@@ -251,6 +251,7 @@ let package = Package(
             name: "SwiftletJSONTests",
             dependencies: [
                 "SwiftletJSON",
+                "SwiftletTestSupport",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: settings
