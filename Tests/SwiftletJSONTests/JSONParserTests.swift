@@ -25,7 +25,7 @@ import Testing
     ]
 
     @Test(arguments: texts)
-    func whatIsJSONIsRead(text: String, value: JSONValue) {
+    func validTextsAreRead(text: String, value: JSONValue) {
         #expect(parsed(text) == value)
     }
 
@@ -35,11 +35,11 @@ import Testing
         "[1,]", "[,1]", "[1 2]", "{", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,}", "{a:1}", "{\"a\" 1}", "{1:1}",
         "1 2", "{}x", "\u{feff}{}",
     ])
-    func whatIsNoJSONIsRefused(text: String) {
+    func invalidTextsAreRefused(text: String) {
         #expect(parsed(text) == nil)
     }
 
-    @Test func bytesThatAreNoTextAreRefused() {
+    @Test func bytesThatAreNoUTF8AreRefused() {
         for bytes: [UInt8] in [[0x22, 0xff, 0x22], [0x22, 0xc3, 0x22], [0x22, 0xed, 0xa0, 0x80, 0x22], [0xff]] {
             #expect(throws: (any Error).self) { try JSONValue(parsing: ByteBuffer(bytes: bytes)) }
         }
