@@ -7,7 +7,7 @@ import SwiftletTestSupport
 import Testing
 
 @Suite struct DatabaseTests {
-    @Test func whatWasWrittenIsThereAfterReopening() async throws {
+    @Test func rowsAreThereAfterReopening() async throws {
         try await withDatabaseFile { path in
             let user = try await UserStore(try Database.open(path: path)).create(email: "a@example.org")
             let again = try await UserStore(try Database.open(path: path)).user(email: "A@example.org")

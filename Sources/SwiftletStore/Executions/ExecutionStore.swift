@@ -158,8 +158,8 @@ package struct ExecutionStore: Sendable {
         }
         if let states = filter.states {
             // Words of ours, not the caller's.
-            let words = states.map { "'\($0.rawValue)'" }.sorted().joined(separator: ", ")
-            conditions.append("state IN (\(words))")
+            let list = states.map { "'\($0.rawValue)'" }.sorted().joined(separator: ", ")
+            conditions.append("state IN (\(list))")
         }
         let sql = """
             SELECT * FROM executions WHERE \(conditions.joined(separator: " AND "))

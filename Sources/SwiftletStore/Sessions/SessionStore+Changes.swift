@@ -55,7 +55,7 @@ extension SessionStore {
 
     /// Forgets VMs that ended before a moment, and sessions that had none since.
     ///
-    /// - Parameter limit: how many of each, so that nobody who writes waits for long.
+    /// - Parameter limit: how many of each table, so that other writers do not wait long.
     /// - Returns: the sessions that were deleted, and whether there may be more to delete.
     package func purge(
         before moment: Date,
