@@ -105,7 +105,7 @@ package struct SwiftletApplication: Sendable {
         }
         for route in routes {
             router.on(RouterPath(route.path), method: route.method) { request, context in
-                RequestAuditContext.record { $0.note(route, id: context.parameters.get("id")) }
+                RequestAuditContext.record { $0.set(route, id: context.parameters.get("id")) }
                 return try await route.handler(request, context)
             }
         }

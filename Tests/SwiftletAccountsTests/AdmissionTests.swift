@@ -130,14 +130,15 @@ import Testing
         (SessionOptions(memoryMB: 513), "Configurable memory ends at 512 MB on the free tier"),
         (SessionOptions(vcpuCount: 4), "Configurable CPU ends at 2 vCPUs on the free tier"),
     ])
-    func whatIsLargerThanThePlanIsRefusedInTheWordsThatClientsKnow(options: SessionOptions, words: String) async throws
+    func aRequestLargerThanThePlanIsRefusedWithTheMessageThatClientsRecognise(options: SessionOptions, words: String)
+        async throws
     {
         let plan = try await admission.plan(of: try await user("free"))
         let error = #expect(throws: AdmissionError.self) { try admission.check(options, plan: plan) }
         #expect(error?.description == words)
     }
 
-    @Test func whatIsAsLargeAsThePlanIsTaken() async throws {
+    @Test func aRequestAsLargeAsThePlanIsAdmitted() async throws {
         let plan = try await admission.plan(of: try await user("free"))
         try admission.check(SessionOptions(vmLifetimeSeconds: 3_600, memoryMB: 512, vcpuCount: 2), plan: plan)
         try admission.check(SessionOptions(), plan: plan)

@@ -137,7 +137,7 @@ extension RouteTests {
         }
     }
 
-    @Test func whatIsNotOnesOwnIsNotThere() async throws {
+    @Test func anotherUsersEventsAreHidden() async throws {
         let id = try #require(SessionID(rawValue: "4f0c7b9e-1111-4222-8333-444455556666"))
         try await withServer(sessions: FakeSessions(failure: .notFound(id))) { client, key in
             for (method, uri) in [

@@ -6,7 +6,7 @@ package import SwiftletCore
 package import SwiftletStore
 import Synchronization
 
-/// Takes audit events in without making anybody wait, and writes them down together a moment later.
+/// Buffers audit events in memory, and stores them in batches.
 ///
 /// A flood of refusals does not fill the disk: of those that are alike the first is written, and the rest of a minute is counted.
 package final class AuditBuffer: Sendable {

@@ -71,8 +71,8 @@ package struct PasswordAuthenticator: Sendable {
         }
     }
 
-    /// Whether a text can be an e-mail address. Others are never looked up: the database might compare a text with a NUL in
-    /// another way than the counters do, and then one account had more counters than one.
+    /// Whether a text can be an e-mail address. Other texts are never looked up: the database might treat a text with a NUL as equal
+    /// to one without, for which the failures are counted separately.
     private static func isEmail(_ text: String) -> Bool {
         text.utf8.count <= maximumEmail && text.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7f }
     }

@@ -6,7 +6,7 @@ import Synchronization
 
 /// Holds users to their plans where VMs are made and code is taken in: how large, how many at once, how many a minute.
 package final class Admission: Sendable {
-    /// What was refused because somebody had no more of it.
+    /// Refusals, by the limit that was reached.
     package let refusals = Counter(
         "swiftlet_rate_limit_refusals_total",
         "What was refused because of a limit on users or addresses, by limit."
@@ -38,7 +38,7 @@ package final class Admission: Sendable {
 
     /// Makes sure that a user may have a session like this.
     ///
-    /// - Throws: `AdmissionError.forbidden` in the words by which clients know that they must ask for less.
+    /// - Throws: `AdmissionError.forbidden` with the message by which clients recognise that they must request less.
     package func check(_ options: SessionOptions, plan: Plan) throws {
         if let limit = plan.vmLifetimeSeconds, let asked = options.vmLifetimeSeconds, asked > limit {
             throw AdmissionError.forbidden(reason: "VM lifetime cannot exceed \(limit)s on the \(plan.name) tier")

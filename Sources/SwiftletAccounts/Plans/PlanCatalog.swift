@@ -6,7 +6,7 @@ import SwiftletStore
 
 /// The plans that a server knows.
 package struct PlanCatalog: Equatable, Sendable {
-    /// The plan of a new user for whom none is named.
+    /// The plan of a new user when none is named.
     package let defaultPlan: Plan
     private let plans: [String: Plan]
 

@@ -167,7 +167,7 @@ package struct FieldReader: Sendable {
         return nil
     }
 
-    /// A flag, in one of pydantic's words; false when there is no such field.
+    /// A flag, in one of pydantic's spellings; false when there is no such field.
     package mutating func flag(_ name: String) -> Bool {
         guard let text = string(name) else { return false }
         switch text.lowercased() {

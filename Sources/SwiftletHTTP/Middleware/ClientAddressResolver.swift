@@ -31,7 +31,7 @@ final class ClientAddressResolver: Sendable {
             if !values.isEmpty, peer?.isLoopback == true { warn() }
             return direct
         }
-        // Each proxy adds whom it heard from at the end; what stands before theirs, anybody may have written.
+        // Each proxy appends the address of its peer. What precedes the proxies' entries was sent by the client and is not trusted.
         let hops = values.flatMap { $0.split(separator: ",") }
         guard let hop = hops.suffix(proxies).first else { return direct }
         let address = Self.withoutPort(hop.trimmingCharacters(in: .whitespaces))

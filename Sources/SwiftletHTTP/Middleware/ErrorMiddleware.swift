@@ -59,7 +59,7 @@ struct ErrorMiddleware: RouterMiddleware {
         case let error as HTTPError:
             return answer(to: error, request: request)
         default:
-            // The words of an unknown error are for the operator only.
+            // The message of an unknown error is for the operator only.
             logger.error("Request failed", metadata: ["error": "\(error)"])
             let id = RequestAuditContext.current?.requestID
             let body: JSONValue = ["detail": "Internal server error", "request_id": .init(id)]

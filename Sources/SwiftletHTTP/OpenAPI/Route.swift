@@ -21,7 +21,7 @@ struct Route: Sendable {
 
     let endpoint: Endpoint
     let handler: Handler
-    /// What the audit log calls it; nil for what is not audited.
+    /// The type of its audit event; nil when it is not audited.
     let audit: AuditEventType?
 
     var method: HTTPRequest.Method { endpoint.method }

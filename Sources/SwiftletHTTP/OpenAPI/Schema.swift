@@ -41,14 +41,14 @@ extension Schema {
             .with("maxLength", length.map { .integer($0.upperBound) })
     }
 
-    static func word(_ words: [String], _ about: String = "") -> Schema {
-        typed("string", about).with("enum", .array(words.map { .string($0) }))
+    static func word(_ values: [String], _ about: String = "") -> Schema {
+        typed("string", about).with("enum", .array(values.map { .string($0) }))
     }
 
-    /// One of an enumeration's words.
-    static func word<Word: RawRepresentable>(_ words: [Word], _ about: String = "") -> Schema
-    where Word.RawValue == String {
-        word(words.map(\.rawValue), about)
+    /// One of an enumeration's raw values.
+    static func word<Value: RawRepresentable>(_ values: [Value], _ about: String = "") -> Schema
+    where Value.RawValue == String {
+        word(values.map(\.rawValue), about)
     }
 
     static func integer(_ about: String = "", _ range: ClosedRange<Int>? = nil) -> Schema {

@@ -36,7 +36,7 @@ package struct EventStream: Sendable {
         return Response(
             status: .ok,
             headers: [.contentType: "text/event-stream", .cacheControl: "no-store"],
-            // A write to a closed connection fails: the next event or heartbeat shows that the client has left.
+            // A write to a closed connection fails: the next event or heartbeat detects that the client has disconnected.
             body: .streamed { try await send($0) }
         )
     }
@@ -65,7 +65,7 @@ package struct EventStream: Sendable {
             guard !isNew else { continue }
             await handle.waitForChange(after: version, within: Self.heartbeat)
             try Task.checkCancellation()
-            // A comment: a connection that nobody listens at any more is found.
+            // A comment: the write fails if the client has disconnected.
             if handle.version == version { try await write(ByteBuffer(string: ": \n\n")) }
         }
     }

@@ -5,7 +5,7 @@ import SwiftletAccounts
 import SwiftletCore
 import SwiftletJSON
 
-/// Who the caller is, and what their plan has left.
+/// The caller's account, and the remainder of the plan's limits.
 struct UserRoutes: Sendable {
     let authenticator: Authenticator
 
@@ -57,7 +57,7 @@ struct UserRoutes: Sendable {
         ]
     }
 
-    /// A rate and what is left of it; null for none.
+    /// A rate limit and its remainder; null for none.
     private func rate(_ rate: Plan.Rate?, _ name: String) async throws -> JSONValue {
         guard let rate else { return .null }
         let status = try await authenticator.accounts.limiter.status(name, rate)

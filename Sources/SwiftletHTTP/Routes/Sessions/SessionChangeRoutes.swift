@@ -6,7 +6,7 @@ import SwiftletCore
 import SwiftletJSON
 import SwiftletSessions
 
-/// Sessions that exist: which have a VM, how they are changed, and their end.
+/// Lists the sessions with a VM, and changes and deletes sessions.
 struct SessionChangeRoutes: Sendable {
     /// Bytes of a filter, which is compared with each sandbox's metadata.
     private static let maximumFilter = 4 * 1024
