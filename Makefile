@@ -52,7 +52,9 @@ runner: .venv/installed
 
 conformance: images .venv/installed
 	$(call STAMP,Conformance tests on a real server)
-	.venv/bin/python -m pytest -q --durations=10 tests/conformance
+	.venv/bin/python -m pytest -q --durations=10 -n 2 --dist loadfile -m "not alone" tests/conformance
+	$(call STAMP,Conformance tests that measure)
+	.venv/bin/python -m pytest -q --durations=10 -m alone tests/conformance
 
 soak: unit .venv/installed ## Runs the long forms of the tests that repeat one thing; takes an hour
 	$(call STAMP,Soak tests)

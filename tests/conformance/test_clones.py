@@ -100,6 +100,7 @@ def test_two_hundred_clones_share_nothing_that_must_be_their_own(standard):
     assert all(set(record["confirmed"]) == wanted for record in records)
 
 
+@pytest.mark.alone
 @pytest.mark.kvm
 def test_a_clones_clock_is_the_hosts_however_long_it_waited(pooled):
     # What waits now has waited for some seconds when it is taken.
@@ -119,6 +120,7 @@ def test_a_clones_clock_is_the_hosts_however_long_it_waited(pooled):
 # The pool
 
 
+@pytest.mark.alone
 @pytest.mark.kvm
 def test_a_waiting_clone_is_taken_at_once_and_replaced(pooled):
     wait_for_pool(pooled, 2)
@@ -131,6 +133,7 @@ def test_a_waiting_clone_is_taken_at_once_and_replaced(pooled):
     session.kill()
 
 
+@pytest.mark.alone
 @pytest.mark.kvm
 def test_a_waiting_clone_costs_no_processor_time(pooled):
     wait_for_pool(pooled, 2)
@@ -160,6 +163,7 @@ def test_a_vm_is_used_by_one_session_and_never_again(pooled):
         other.kill()
 
 
+@pytest.mark.alone
 def test_a_burst_larger_than_the_pool_is_served_in_full(pooled):
     sessions = [pooled.session(memory_mb=256) for _ in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -503,6 +507,7 @@ def cgroups_of(server):
     return {os.path.basename(path) for path in found.stdout.split()}
 
 
+@pytest.mark.alone
 @pytest.mark.soak
 def test_kills_under_load_leave_nothing():
     server = Server(SWIFTLET_POOL_SIZE="2", SWIFTLET_MEMORY_MB="128", SWIFTLET_CPU_OVERCOMMIT="100")
@@ -528,6 +533,7 @@ def test_kills_under_load_leave_nothing():
     assert not os.path.exists(server.directory)
 
 
+@pytest.mark.alone
 @pytest.mark.soak
 def test_many_sessions_leave_the_server_as_it_was():
     server = Server(SWIFTLET_POOL_SIZE="1", SWIFTLET_POOL_MAXIMUM="1", SWIFTLET_MEMORY_MB="128")
