@@ -63,7 +63,7 @@ soak: unit .venv/installed ## Runs the long forms of the tests that repeat one t
 
 test-kvm: images .venv/installed ## Runs the engine's tests under KVM, in an emulated machine that has it
 	$(call STAMP,Engine tests under KVM)
-	tests/kvm/run --venv .venv -- python3 -m pytest -q --durations=10 -m kvm tests/conformance/test_clones.py
+	tests/kvm/run --timeout 700 --venv .venv -- python3 -m pytest -q --durations=10 -m kvm tests/conformance/test_clones.py
 
 check: ## Checks formatting and the house rules
 	$(call STAMP,Checks)
