@@ -415,7 +415,7 @@ def test_doctor_tries_to_break_out_and_reports_each_attempt(tmp_path):
     findings = {finding["name"]: finding for finding in json.loads(result.stdout)}
     assert findings["Jail"]["state"] == "good", result.stdout
     attempts = [name for name in findings if name.startswith("Jail: ")]
-    for part in ("memory", "state", "disk.qcow2", "shared memory", "connect", "process", "host's files", "kernel settings", "execute a program"):
+    for part in ("memory", "state", "disk.qcow2", "shared memory", "connect", "process", "host's files", "kernel settings", "user namespace", "execute a program"):
         assert any(part in name for name in attempts), part
     assert all(findings[name]["state"] == "good" for name in attempts)
 

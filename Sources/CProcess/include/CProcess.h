@@ -73,6 +73,10 @@ int cprocess_raise_descriptor_limit(void);
 /// Kills the children of a process, which must be a child of ours that is not reaped yet. Returns how many were killed.
 int cprocess_kill_children(pid_t parent);
 
+/// Enters the user namespace of a process, in a child, and tries to make another one there. 0 where that is possible, the errno
+/// that the kernel refuses it with, or ESRCH when the namespace could not be entered.
+int cprocess_try_user_namespace(pid_t pid);
+
 /// Sends bytes over a Unix socket together with a descriptor; 0 or an errno.
 int cprocess_send_descriptor(int socket, const char *bytes, size_t count, int descriptor);
 
