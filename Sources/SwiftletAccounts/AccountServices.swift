@@ -15,9 +15,9 @@ package struct AccountServices: Sendable {
         package var tokenSecret: [UInt8]
         /// How long keys and plans are cached.
         package var cacheLife: Duration
-        /// What a password's check costs.
+        /// The cost of a password's check.
         package var passwordCost: PasswordHash.Cost
-        /// The server's address as browsers reach it; nil takes what clients call it.
+        /// The server's address as browsers reach it; nil takes the `Host` header.
         package var publicURL: String?
         /// How many reverse proxies stand before the server; their `X-Forwarded-For` tells where a log-in comes from.
         package var proxies: Int
@@ -94,7 +94,7 @@ package struct AccountServices: Sendable {
         self.logger = logger
     }
 
-    /// Counts what was refused, for monitoring.
+    /// Counts a refusal, for monitoring.
     package func countRefusal(by limit: String) {
         admission.refusals.add(["limit": limit])
     }

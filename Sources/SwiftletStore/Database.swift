@@ -4,7 +4,7 @@ import Foundation
 import GRDB
 import Glibc
 
-/// Why the database could not be used, and what to do.
+/// The reason why the database cannot be used, and its remedy.
 package struct StoreError: Error, Equatable, Sendable, CustomStringConvertible {
     package let description: String
 

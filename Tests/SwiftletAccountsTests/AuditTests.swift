@@ -98,7 +98,7 @@ import Testing
         #expect(seen == events.reversed().map(\.id))
     }
 
-    @Test func whatIsAskedForTextsIsBoundedAtAWholeCharacter() {
+    @Test func textsAreTruncatedAtAWholeCharacter() {
         var event = AuditEvent(.fileUploaded, by: .user(ada))
         event.resourceID = "a" + String(repeating: "é", count: 10_000)
         event.message = String(repeating: "x", count: 10_000)

@@ -120,7 +120,7 @@ import Testing
             if try await limiter.charge("a", rate).isAdmitted { count += 1 }
             #expect(Double(count) <= 5 + elapsed * 2 + 1e-3)
         }
-        // And whoever keeps asking gets nearly all of it.
+        // A client that retries continuously gets nearly the whole rate.
         #expect(Double(count) > elapsed * 2 * 0.9)
     }
 

@@ -300,7 +300,7 @@ import Testing
         #"{"expires_at":"2001-01-01T00:00:00"}"#, #"{"expires_at":"9999-01-01T00:00:00Z"}"#, #"{"expires_at":7}"#, "[]",
         "{",
     ])
-    func whatDoesNotFitIs422(body: String) async throws {
+    func aMalformedKeyChangeIs422(body: String) async throws {
         try await AccountServer.with { server in
             let (_, key) = try await server.user("a@example.org")
             #expect(try await server.send(.post, "/v1/api-keys/", key: key, body: body).status == .unprocessableContent)

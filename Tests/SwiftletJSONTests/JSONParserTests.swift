@@ -8,7 +8,7 @@ import Testing
 
 @Suite struct JSONParserTests {
     private func parsed(_ text: String) -> JSONValue? {
-        // What is no JSON is nil here.
+        // Invalid JSON gives nil here.
         try? JSONValue(parsing: ByteBuffer(string: text))
     }
 
@@ -63,7 +63,7 @@ import Testing
         #expect(parsed(many(100_000)) == nil)
     }
 
-    @Test func itReadsWhatItWrites() {
+    @Test func writtenValuesAreReadBack() {
         var generator = SeededGenerator(seed: 1)
         let atoms: [JSONValue] = [
             .null, .bool(true), .integer(.min), .integer(.max), .number(0.1), .string("\u{0}\u{1f}\"\\é😀\u{2028}"),

@@ -105,7 +105,7 @@ import Testing
     @Test func whoeverKeepsAnAccountBlockedDoesNotKeepItsOwnerOut() async throws {
         try await succeed()
         for _ in 0..<6 { _ = try await begin(from: "192.0.2.66") }
-        // The attacker takes the first moment after each pause; elsewhere nobody gets in.
+        // The attacker takes the first moment after each pause; from elsewhere no log-in succeeds.
         for round in 0..<15 {
             let wait = try #require(try await begin(from: "192.0.2.\(100 + round)"))
             #expect(try await begin() == nil)

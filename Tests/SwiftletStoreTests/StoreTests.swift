@@ -45,7 +45,7 @@ import Testing
     }
 
     @Test(arguments: ["", "a", "a@", "@b", "a@b@c", "a b@c", "a\n@b", String(repeating: "a", count: 250) + "@b.org"])
-    func whatIsNoAddressIsRefused(email: String) async {
+    func anEmailThatIsNoAddressIsRefused(email: String) async {
         await #expect(throws: StoreError.self) { try await users.create(email: email) }
     }
 

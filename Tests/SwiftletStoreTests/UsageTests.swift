@@ -172,7 +172,7 @@ import Testing
         let two = try await insert()
         _ = try await sessions.assign(vm: vm("vm-1"), to: one)
         _ = try await sessions.assign(vm: vm("vm-2", at: start + 980), to: two)
-        // The first has outlived its time while nobody looked; it counts as long as it may have lived.
+        // The first expired without being ended; it counts until its expiry.
         try await sessions.endAllVMs(at: start + 1_000, reason: "restart")
         #expect(try await usage.usage(of: one).vms.vmSeconds == 60)
         #expect(try await usage.usage(of: two).vms.vmSeconds == 20)

@@ -4,7 +4,7 @@ package import SwiftletCore
 
 /// Keys and accounts that were read from the database, each for a limited time.
 package struct AccountCache: Sendable {
-    /// A read of the database, from before it began: what it returns is cached only if no change came between.
+    /// Marks the beginning of a read of the database: its result is cached only if no change came after.
     package struct Reading: Sendable {
         fileprivate let change: Int
         fileprivate let began: ContinuousClock.Instant

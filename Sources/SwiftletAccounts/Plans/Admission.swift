@@ -53,7 +53,7 @@ package final class Admission: Sendable {
 
     /// Reserves a VM, before it is spawned.
     ///
-    /// - Parameter options: what it is to be like; the plan may have become smaller since its session was created.
+    /// - Parameter options: of the VM; the plan may have become smaller since its session was created.
     /// - Throws: `AdmissionError.quotaExceeded`, `.forbidden`, or `.limitsUnavailable` when it cannot be found out.
     package func reserve(for user: UserID, options: SessionOptions = SessionOptions()) async throws -> VMReservation {
         let plan = try await plan(of: user)
@@ -115,7 +115,7 @@ package final class Admission: Sendable {
         )
     }
 
-    /// What cannot be counted is not admitted.
+    /// If the limiter fails, the call is refused.
     private static func failingClosed<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {
         do {
             return try await body()

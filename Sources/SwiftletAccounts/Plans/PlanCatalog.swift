@@ -24,7 +24,7 @@ package struct PlanCatalog: Equatable, Sendable {
 
     /// The built-in plans and those of a JSON object `{"name": {"requestsPerMinute": 60, ...}}`, which count first.
     ///
-    /// - Throws: `StoreError` naming what is wrong.
+    /// - Throws: `StoreError` with the problem.
     package init(json: Data?, defaultPlan name: String = Plan.unlimited.name) throws {
         var plans = Self.builtIn
         if let json {

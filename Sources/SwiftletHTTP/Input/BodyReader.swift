@@ -3,7 +3,7 @@
 import NIOCore
 import SwiftletJSON
 
-/// Reads the fields of a JSON object, and collects what is wrong with them.
+/// Reads the fields of a JSON object, and collects their problems.
 ///
 /// Types, ranges and messages are those of pydantic's lax mode, which clients of this API know: `"30"` and `30.0` are integers.
 struct BodyReader {

@@ -26,7 +26,7 @@ struct ErrorMiddleware: RouterMiddleware {
         }
     }
 
-    /// The message of an error for the audit log; of invalid input it says what is wrong, and never the input itself. Nil for an error
+    /// The message of an error for the audit log; for invalid input it has the problem, and never the input itself. Nil for an error
     /// whose message is for the operator alone.
     static func message(of error: any Error) -> String? {
         switch error {

@@ -14,7 +14,7 @@ final class RequestAuditContext: Sendable {
         var credential: String?
         /// The user that the event belongs to when none is authenticated.
         var owner: UserID?
-        /// What the route does.
+        /// The event type of the route.
         var type: AuditEventType?
         var session: SessionID?
         var vmID: String?
@@ -48,7 +48,7 @@ final class RequestAuditContext: Sendable {
         weak var value: StreamCompletion?
     }
 
-    /// Changes what is known of the current request.
+    /// Changes the facts of the current request.
     static func record(_ change: (inout Facts) -> Void) {
         current?.state.withLock { change(&$0) }
     }

@@ -4,7 +4,7 @@ import SwiftletJSON
 
 /// A JSON Schema (draft 2020-12, as OpenAPI 3.1 has it), with the named schemas that it refers to.
 ///
-/// A reference is made of what it refers to, so that none can dangle.
+/// A reference is made of the schema that it refers to, so that none can dangle.
 struct Schema: Sendable {
     private(set) var json: JSONValue
     /// The named schemas that this one refers to, however deep.
@@ -92,7 +92,7 @@ extension Schema {
         return schema
     }
 
-    /// An object: what it always has, and what it may have. It may have more.
+    /// An object with required and optional fields. It may have others.
     static func object(
         _ required: KeyValuePairs<String, Schema> = [:],
         optional: KeyValuePairs<String, Schema> = [:],
@@ -124,7 +124,7 @@ extension Schema {
 
     /// The same, or null.
     var nullable: Schema {
-        // What is said of the value stands beside the choice, where readers look for it.
+        // The description stands beside `anyOf`, where readers look for it.
         let isOutside: (JSONValue.Field) -> Bool = { ["description", "default", "examples"].contains($0.name) }
         let inner = Schema(json.fields.filter { !isOutside($0) }, components: components)
         return json.fields.filter(isOutside).reduce(Self.any([inner, Self.typed("null", "")])) {

@@ -3,7 +3,7 @@
 import SwiftletCore
 import SwiftletJSON
 
-/// What the routes say of an execution besides its output.
+/// The fields of an execution besides its output.
 enum ExecutionFields {
     /// The fields of the answer to the call that ran it: `exit_code` is always a number, -1 when there is none.
     static func ofResult(_ record: ExecutionRecord) -> [JSONValue.Field] {

@@ -45,7 +45,7 @@ package struct LoginAttemptStore: Sendable {
 
     /// Begins an attempt.
     package func begin(email: String, from clientAddress: ClientAddress) async throws -> Beginning {
-        // By digests: what was typed as an address may be a password.
+        // By digests: a user may have typed a password as the address.
         let account = TextDigest.of(email.lowercased())
         let pair = TextDigest.of("\(account) \(clientAddress.name)")
         return try await database.writer.write { [now] database in
@@ -208,7 +208,7 @@ enum LoginCounter: Equatable, Sendable {
         try database.execute(sql: sql, arguments: [now + pause, now, name])
     }
 
-    /// What is known of a counter within a transaction.
+    /// A counter's row, as read in a transaction.
     fileprivate struct State {
         let counter: LoginCounter
         let now: Int64

@@ -45,7 +45,7 @@ extension SessionStore {
         }
     }
 
-    /// Forgets a session; what its VMs have used stays. False when there is none.
+    /// Deletes a session; the rows of its VMs stay, for the usage. False when there is none.
     package func delete(_ id: SessionID) async throws -> Bool {
         try await database.writer.write { database in
             let sql = "DELETE FROM sessions WHERE id = $1 RETURNING id"

@@ -178,7 +178,7 @@ struct CommandLineLogin: Sendable {
 private struct CLIAuthorizationRequest {
     let authorization: CLIAuthorization
 
-    /// Reports what is wrong to the reader, and fails.
+    /// Reports problems to the reader, and fails if there are any.
     init?(_ reader: inout BodyReader) {
         let state = reader.requiredString("state")
         let challenge = reader.requiredString("code_challenge")

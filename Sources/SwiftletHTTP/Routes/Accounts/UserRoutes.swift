@@ -23,7 +23,7 @@ struct UserRoutes: Sendable {
             "id": .integer(Int(account.id.rawValue)),
             "email": .string(account.email),
             "name": .string(account.name),
-            // Who adds a user vouches for the address.
+            // The operator who adds a user is trusted with the address.
             "is_verified": .bool(true),
             "plan": .string(account.planName),
         ])

@@ -10,7 +10,7 @@ import SwiftletJSON
 import SwiftletSessions
 import SwiftletStore
 
-/// What became of executions: records, outputs, events, and how to end one.
+/// Reads the records, outputs and events of executions, and cancels them.
 struct ExecutionRoutes: Sendable {
     static let maximumWait = 60
     private static let nextCursor = HTTPField.Name("x-next-cursor")
@@ -66,7 +66,7 @@ struct ExecutionRoutes: Sendable {
         return ExecutionResponse(result: result, form: .task).response()
     }
 
-    /// `POST /v1/executions/{id}/cancel`: answers with what has become of it; one that was over stays as it was.
+    /// `POST /v1/executions/{id}/cancel`: answers with the record; an execution that had ended is not changed.
     private func cancel(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let record = try await executions.cancel(try Self.id(context), owner: user)
@@ -132,7 +132,7 @@ struct ExecutionRoutes: Sendable {
 struct OutputResponse: Sendable {
     let view: OutputView
     let range: Range<Int>
-    /// Whether nothing can follow what the view has.
+    /// Whether the view has all bytes that there will be.
     let isComplete: Bool
 
     var response: Response {

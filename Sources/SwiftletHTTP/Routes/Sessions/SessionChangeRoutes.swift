@@ -95,7 +95,7 @@ struct SessionChangeRoutes: Sendable {
 }
 
 extension JSONValue {
-    /// Whether it is an object with all of these fields, and what they say.
+    /// Whether it is an object with all of these fields and their values.
     func has(_ wanted: [Field]) -> Bool {
         guard case .object(let fields) = self else { return false }
         // As in a subscript, the last of two fields of one name counts.
