@@ -83,6 +83,9 @@ int cprocess_send_descriptor(int socket, const char *bytes, size_t count, int de
 /// Sets the nice value of all threads of a process; 0 or an errno.
 int cprocess_set_nice(pid_t pid, int nice);
 
+/// Lowers the size of the largest file that a process may write; 0 or an errno.
+int cprocess_limit_file_size(pid_t pid, uint64_t bytes);
+
 /// The frequency of this processor's time stamp counter in kHz, measured over about 20 ms; 0 where there is none.
 uint64_t cprocess_tsc_khz(void);
 

@@ -62,6 +62,7 @@ struct EngineBootstrap: Sendable {
             directory: configuration.directory,
             bootTimeout: configuration.bootTimeout,
             diskLimit: configuration.diskLimit,
+            diskRate: configuration.diskRate,
             eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
             spawner: spawner,
             blocking: threads

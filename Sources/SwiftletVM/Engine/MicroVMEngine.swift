@@ -13,6 +13,7 @@ import Synchronization
 package final class MicroVMEngine: VMProvider {
     private struct State {
         var capacity: HostCapacity
+        var disk: DiskBudget
         var accepting = true
         /// Asked for, and not yet taken up by `run()`.
         var waiting: [String: MicroVM] = [:]
@@ -94,7 +95,8 @@ package final class MicroVMEngine: VMProvider {
         self.resources = resources
         self.factory = factory
         self.logger = logger
-        state = Mutex(State(capacity: HostCapacity(limits: configuration.capacity)))
+        let disk = DiskBudget(limit: configuration.diskBudget)
+        state = Mutex(State(capacity: HostCapacity(limits: configuration.capacity), disk: disk))
         (requests, requested) = AsyncStream.makeStream()
     }
 
@@ -118,10 +120,18 @@ package final class MicroVMEngine: VMProvider {
         environment: [String: String],
         diskLimit: UInt64?
     ) throws -> any VirtualMachine {
+        let quota = DiskQuota(bytes: min(diskLimit ?? resources.diskLimit, resources.diskLimit))
+        let free = DiskBudget.free(in: resources.directory)
         try state.withLock { state in
             guard state.accepting else { throw MicroVMError.cannotStart("The server is shutting down") }
             do {
-                try state.capacity.admit(shape)
+                try state.disk.admit(quota, free: free)
+                do {
+                    try state.capacity.admit(shape)
+                } catch {
+                    state.disk.release(quota)
+                    throw error
+                }
             } catch {
                 state.refused += 1
                 throw error
@@ -130,7 +140,7 @@ package final class MicroVMEngine: VMProvider {
         let vm = MicroVM(
             shape: shape,
             environment: environment,
-            diskLimit: min(diskLimit ?? resources.diskLimit, resources.diskLimit),
+            diskQuota: quota,
             resources: resources,
             factory: factory,
             // Of the request that wants it.
@@ -159,7 +169,10 @@ package final class MicroVMEngine: VMProvider {
                 }
                 group.addTask { [self] in
                     await vm.run()
-                    state.withLock { $0.capacity.release(vm.shape) }
+                    state.withLock {
+                        $0.capacity.release(vm.shape)
+                        $0.disk.release(vm.diskQuota)
+                    }
                 }
             }
             let abandoned = state.withLock { state in

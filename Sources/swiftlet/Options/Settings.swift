@@ -38,7 +38,11 @@ struct Settings: Sendable {
     var vcpuCount: Int
     var capacity: HostCapacity.Limits
     /// MiB that a VM may write to its disk.
-    var diskMB: Int
+    /// Nil for the usual, or what the image has room for.
+    var diskMB: Int?
+    var diskBudgetMB: Int?
+    /// Nil for no limit.
+    var diskRate: DiskRate?
     var pool: PoolPolicy.Limits
     /// Off, every VM boots.
     var usesTemplates: Bool
@@ -105,7 +109,9 @@ struct Settings: Sendable {
         memoryMB = try reader.integer(.memoryMb, in: Limits.memoryMB) ?? 512
         vcpuCount = try reader.integer(.vcpuCount, in: 1...8) ?? 2
         capacity = try Self.capacity(reader)
-        diskMB = try reader.integer(.diskMb, in: 64...1_048_576) ?? 4_096
+        diskMB = try reader.integer(.diskMb, in: 64...1_048_576)
+        diskBudgetMB = try reader.integer(.diskBudgetMb, in: 64...67_108_864)
+        diskRate = try Self.diskRate(reader)
         let minimum = try reader.integer(.poolSize, in: 0...1_000) ?? 2
         let maximum = try reader.integer(.poolMaximum, in: 0...1_000) ?? max(8, minimum)
         pool = PoolPolicy.Limits(minimum: min(minimum, maximum), maximum: maximum)
@@ -151,6 +157,13 @@ struct Settings: Sendable {
         limits.memoryMB = try reader.integer(.memoryBudgetMb, in: 128...67_108_864) ?? limits.memoryMB
         limits.starting = try reader.integer(.maximumStartingVms, in: 1...10_000) ?? limits.starting
         return limits
+    }
+
+    private static func diskRate(_ reader: SettingReader) throws -> DiskRate? {
+        let megabytes = try reader.integer(.diskMbPerSecond, in: 0...1_000_000) ?? 200
+        let requests = try reader.integer(.diskRequestsPerSecond, in: 0...10_000_000) ?? 10_000
+        guard megabytes > 0 || requests > 0 else { return nil }
+        return DiskRate(bytesPerSecond: megabytes << 20, requestsPerSecond: requests)
     }
 
     private static var executable: String? {
