@@ -20,6 +20,7 @@ enum cprocess_step {
     CPROCESS_STEP_CGROUP,
     CPROCESS_STEP_CORE_LIMIT,
     CPROCESS_STEP_NICE,
+    CPROCESS_STEP_OOM_SCORE,
     CPROCESS_STEP_FILE_SIZE_LIMIT,
     CPROCESS_STEP_DESCRIPTOR_LIMIT,
     /// Putting the child's descriptors in their places and closing the others.
@@ -51,6 +52,8 @@ struct cprocess_program {
     uint64_t descriptor_limit;
     /// Added to the child's nice value.
     int nice;
+    /// The child's value in /proc/self/oom_score_adj; NULL for that of this process.
+    const char *oom_score_adjustment;
 };
 
 /// Starts a program that dies with the calling *thread*'s process.

@@ -32,7 +32,7 @@ extension MicroVMEngine {
         package var diskBudget: UInt64?
         /// How fast a VM may use its disk; nil for no limit.
         package var diskRate: DiskRate?
-        package var capacity: HostCapacity.Limits = .ofThisMachine(cpuOvercommit: 16)
+        package var capacity = HostCapacity.Limits(memory: MemoryPolicy.Limits(machine: HostMemory.total))
 
         package init(qemu: String, accelerator: Accelerator, image: Image, initramfs: String, directory: String) {
             self.qemu = qemu

@@ -11,6 +11,8 @@ struct EngineContext: Sendable {
     var cgroups: HostCgroups?
     /// Whether a slower pace can be taken back: without the right to, a VM would keep it for life.
     var mayRenice: Bool
+    /// Of QEMU: higher than the server's, so that the kernel, short of memory, kills a VM and not the server with all of them.
+    var oomScoreAdjustment: Int
     /// The image's directory and the names of its kernel and initramfs in it.
     var imageDirectory: String
     var kernel: String

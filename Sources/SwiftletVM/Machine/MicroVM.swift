@@ -48,6 +48,7 @@ package final class MicroVM: VirtualMachine {
     ///   - diskQuota: what its guest may write to its disk.
     ///   - onReady: called once, when it no longer counts as starting.
     init(
+        id: String,
         shape: VMShape,
         environment: [String: String],
         diskQuota: DiskQuota,
@@ -56,7 +57,7 @@ package final class MicroVM: VirtualMachine {
         logger: Logger,
         onReady: @escaping @Sendable () -> Void
     ) {
-        id = Self.makeID()
+        self.id = id
         self.shape = shape
         self.environment = environment
         self.diskQuota = diskQuota
@@ -74,7 +75,7 @@ package final class MicroVM: VirtualMachine {
         stopPromise = eventLoop.makePromise()
     }
 
-    private static func makeID() -> String {
+    static func makeID() -> String {
         let alphabet = Array("abcdefghijkmnpqrstuvwxyz23456789")
         var generator = SystemRandomNumberGenerator()
         return "vm-" + String((0..<12).compactMap { _ in alphabet.randomElement(using: &generator) })
@@ -95,6 +96,14 @@ package final class MicroVM: VirtualMachine {
         state.withLock { state in
             if case .running(let machine) = state { machine.end == nil } else { false }
         }
+    }
+
+    /// MiB that its machine holds alone; nil while it has none. Blocks for a moment.
+    var heldMemory: Int? {
+        let machine: QEMUMachine? = state.withLock { state in
+            if case .running(let machine) = state { machine } else { nil }
+        }
+        return machine?.heldMemory
     }
 
     /// How it became itself; nil before its guest has confirmed it.

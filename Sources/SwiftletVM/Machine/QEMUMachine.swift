@@ -102,6 +102,9 @@ final class QEMUMachine: Sendable {
         }
     }
 
+    /// MiB that its QEMU holds alone; what it shares with other clones of its template does not count. Blocks for a moment.
+    var heldMemory: Int? { qemu.heldMemory }
+
     /// Waits until nothing of it is left.
     func waitForEnd() async throws -> VMEnd {
         try await endPromise.futureResult.get()

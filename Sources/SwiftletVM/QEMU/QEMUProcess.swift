@@ -77,6 +77,7 @@ struct QEMUProcess: Sendable {
         // Until it is known whose VM it will be, the node's quota counts. A template's memory is no file on the disk, but counts as one.
         if launch.start != .bootIntoFile { limits.fileSize = DiskQuota(bytes: resources.diskLimit).fileSize }
         limits.nice = launch.isBackground && resources.mayRenice ? 10 : 0
+        limits.oomScoreAdjustment = resources.oomScoreAdjustment
         let (executable, arguments) = command(launch, resources: resources)
         let inherited = [console.theirs, qmp.theirs, control.theirs, launch.memory?.descriptor ?? null.number]
         let entries = try cgroup?.open()
@@ -147,6 +148,12 @@ struct QEMUProcess: Sendable {
     /// - Returns: false when it could not be done, as with a QEMU that is gone.
     func limitDisk(to quota: DiskQuota) -> Bool {
         innermost.map { cprocess_limit_file_size($0, quota.fileSize) == 0 } ?? false
+    }
+
+    /// MiB that QEMU and its jail hold alone; nil when they have ended. Blocks for a moment.
+    var heldMemory: Int? {
+        let held = ([process.pid] + process.children).compactMap(HostMemory.held)
+        return held.isEmpty ? nil : held.reduce(0, +)
     }
 
     /// Ends the background's slower pace, where there was one.

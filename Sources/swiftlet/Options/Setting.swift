@@ -20,7 +20,7 @@ enum Setting: String, CaseIterable {
     case maximumVms
     case maximumStartingVms
     case memoryBudgetMb
-    case cpuOvercommit
+    case memoryOvercommit
     case diskMb
     case diskBudgetMb
     case diskMbPerSecond

@@ -151,10 +151,13 @@ struct Settings: Sendable {
 
     /// What the operator allows, else what the machine has.
     private static func capacity(_ reader: SettingReader) throws -> HostCapacity.Limits {
-        let overcommit = try reader.integer(.cpuOvercommit, in: 1...1_000) ?? 16
-        var limits = HostCapacity.Limits.ofThisMachine(cpuOvercommit: overcommit)
+        let memory = MemoryPolicy.Limits(
+            machine: HostMemory.total,
+            budget: try reader.integer(.memoryBudgetMb, in: 128...67_108_864),
+            overcommit: try reader.decimal(.memoryOvercommit, in: 1...100) ?? 2
+        )
+        var limits = HostCapacity.Limits(memory: memory)
         limits.vms = try reader.integer(.maximumVms, in: 1...10_000) ?? limits.vms
-        limits.memoryMB = try reader.integer(.memoryBudgetMb, in: 128...67_108_864) ?? limits.memoryMB
         limits.starting = try reader.integer(.maximumStartingVms, in: 1...10_000) ?? limits.starting
         return limits
     }
@@ -197,6 +200,18 @@ private struct SettingReader {
     func integer(_ setting: Setting, in range: ClosedRange<Int>) throws -> Int? {
         guard let text = string(setting) else { return nil }
         guard let number = Int(text), range.contains(number) else {
+            throw ValidationError(
+                "\(name(setting)) is '\(text)'; it must be a number from \(range.lowerBound) to \(range.upperBound)"
+            )
+        }
+        return number
+    }
+
+    func decimal(_ setting: Setting, in range: ClosedRange<Double>) throws -> Double? {
+        guard let text = string(setting) ?? config.double(forKey: ConfigKey(setting.rawValue)).map({ "\($0)" }) else {
+            return nil
+        }
+        guard let number = Double(text), range.contains(number) else {
             throw ValidationError(
                 "\(name(setting)) is '\(text)'; it must be a number from \(range.lowerBound) to \(range.upperBound)"
             )
