@@ -53,7 +53,9 @@ runner: .venv/installed
 
 conformance: images .venv/installed
 	$(call STAMP,Conformance tests on a real server)
-	.venv/bin/python -m pytest -q --durations=10 tests/conformance
+	.venv/bin/python -m pytest -q --durations=10 -n 2 --dist loadfile -m "not alone" tests/conformance
+	$(call STAMP,Conformance tests that measure)
+	.venv/bin/python -m pytest -q --durations=10 -m alone tests/conformance
 
 soak: unit .venv/installed ## Runs the long forms of the tests that repeat one thing; takes an hour
 	$(call STAMP,Soak tests)
@@ -65,7 +67,7 @@ soak: unit .venv/installed ## Runs the long forms of the tests that repeat one t
 
 test-kvm: images .venv/installed ## Runs the engine's tests under KVM, in an emulated machine that has it
 	$(call STAMP,Engine tests under KVM)
-	tests/kvm/run --venv .venv -- python3 -m pytest -q --durations=10 -m kvm tests/conformance/test_clones.py
+	tests/kvm/run --timeout 700 --venv .venv -- python3 -m pytest -q --durations=10 -m kvm tests/conformance/test_clones.py
 
 test-qemu10: images .venv/installed ## Runs the engine's tests on QEMU 10, which is unpacked and not installed
 	$(call STAMP,Engine tests on QEMU 10)

@@ -92,6 +92,9 @@ let package = Package(
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
+            resources: [
+                .embedInCode("Resources")
+            ],
             swiftSettings: settings
         ),
         .target(
@@ -248,6 +251,7 @@ let package = Package(
             name: "SwiftletJSONTests",
             dependencies: [
                 "SwiftletJSON",
+                "SwiftletTestSupport",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: settings

@@ -5,7 +5,7 @@ package import NIOCore
 
 /// One operation on a file in the guest.
 ///
-/// It is ended in the guest when nobody holds it any more.
+/// It is cancelled in the guest when the last reference to it goes, and when a task is cancelled that reads its events or writes.
 package final class AgentFile: Sendable {
     package enum Event: Sendable {
         /// The file is open.
@@ -52,11 +52,21 @@ package final class AgentFile: Sendable {
 
     /// Sends content. Returns when the guest has taken, or has room for, all of it.
     ///
-    /// - Throws: ``Over`` when the operation has ended; the connection's error when the VM is lost.
+    /// - Throws: ``Over`` when the operation has ended; the connection's error when the VM is lost; `CancellationError` when the
+    ///   task is cancelled, and with it the operation.
     package func write(_ bytes: ByteBuffer) async throws {
         let promise = connection.eventLoop.makePromise(of: Void.self)
         run { stream, files in files.write(stream, bytes, promise: promise) }
-        try await promise.futureResult.get()
+        do {
+            try await withTaskCancellationHandler {
+                try await promise.futureResult.get()
+            } onCancel: {
+                cancel()
+            }
+        } catch let over as Over {
+            try Task.checkCancellation()
+            throw over
+        }
     }
 
     /// Tells that the content is complete.
@@ -85,6 +95,11 @@ extension AgentConnection {
     package func open(_ request: FileRequest) -> any GuestFile {
         let stream = nextStream()
         let (events, continuation) = AsyncThrowingStream<AgentFile.Event, any Error>.makeStream()
+        continuation.onTermination = { [weak self] termination in
+            // A reader's task was cancelled, or the stream of events was released.
+            guard case .cancelled = termination, let self else { return }
+            run { handler in handler.withFiles { $0.cancel(stream) } }
+        }
         run { $0.open(stream: stream, request: request, continuation: continuation) }
         return AgentFile(connection: self, stream: stream, events: events)
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Glibc
 package import NIOCore
 import NIOPosix
 
@@ -8,7 +9,7 @@ package struct ConnectedSocket<Handler: ChannelHandler & SendableMetatype>: Send
     package let channel: any NIOCore.Channel
     package let handler: NIOLoopBound<Handler>
 
-    /// Takes over a socket and closes it in the end.
+    /// Takes over a socket, and closes it in the end or when this throws.
     ///
     /// The handler is in place before anything is read: what has come already, or an end that has, must not be lost.
     /// - Parameters:
@@ -21,7 +22,13 @@ package struct ConnectedSocket<Handler: ChannelHandler & SendableMetatype>: Send
         handler make: @escaping @Sendable (any EventLoop) -> Handler
     ) async throws -> ConnectedSocket {
         let eventLoop = group.next()
-        let handler = try await eventLoop.submit { NIOLoopBound(make(eventLoop), eventLoop: eventLoop) }.get()
+        let handler: NIOLoopBound<Handler>
+        do {
+            handler = try await eventLoop.submit { NIOLoopBound(make(eventLoop), eventLoop: eventLoop) }.get()
+        } catch {
+            close(socket)
+            throw error
+        }
         let channel = try await ClientBootstrap(group: eventLoop)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {

@@ -29,7 +29,8 @@ package protocol GuestExecution: Sendable {
     func setDeadline(_ delay: TimeAmount)
 }
 
-/// One operation on a file in the guest. It is ended in the guest when the last reference to it goes.
+/// One operation on a file in the guest. It is cancelled there when the last reference to it goes, and when a task is cancelled that
+/// reads its events or writes.
 package protocol GuestFile: AnyObject, Sendable {
     /// What happens, in order; to be read by one task.
     var events: AsyncThrowingStream<AgentFile.Event, any Error> { get }
@@ -39,7 +40,8 @@ package protocol GuestFile: AnyObject, Sendable {
 
     /// Sends content. Returns when the guest has taken, or has room for, all of it.
     ///
-    /// - Throws: `AgentFile.Over` when the operation has ended; the connection's error when the VM is lost.
+    /// - Throws: `AgentFile.Over` when the operation has ended; the connection's error when the VM is lost; `CancellationError`
+    ///   when the task is cancelled.
     func write(_ bytes: ByteBuffer) async throws
 
     /// Tells that the content is complete.

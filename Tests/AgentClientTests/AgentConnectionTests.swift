@@ -31,6 +31,16 @@ import Testing
 
         /// The next frame; blocks, so that a missing one shows as a hanging test.
         func next() throws -> Frame {
+            try Self.next(descriptor)
+        }
+
+        /// The next frame, for a test whose own tasks need the threads that ``next()`` would block.
+        func nextFrame() async throws -> Frame {
+            let descriptor = descriptor
+            return try await NIOThreadPool.singleton.runIfActive { try Self.next(descriptor) }
+        }
+
+        private static func next(_ descriptor: Int32) throws -> Frame {
             var decoder = FrameDecoder()
             var byte: UInt8 = 0
             while true {
@@ -85,10 +95,14 @@ import Testing
 
     /// Starts a program, and returns when its `execute` and `end` frames have arrived: the connection knows the stream by then,
     /// so that frames which the peer sends for it are never those of an unknown stream.
-    private func started(_ connection: AgentConnection, _ peer: borrowing Peer) throws -> any GuestExecution {
+    private func started(
+        _ connection: AgentConnection,
+        _ peer: borrowing Peer,
+        stream: UInt32 = 1
+    ) throws -> any GuestExecution {
         let run = connection.execute(.bash, source: [], timeout: .seconds(5))
         let execute = try peer.next()
-        #expect(execute.type == .execute)
+        #expect(execute.type == .execute && execute.stream == stream)
         let end = try peer.next()
         #expect(end.type == .end)
         return run
@@ -312,6 +326,55 @@ import Testing
                 if case .done(let done) = event { isDone = done.failure == nil }
             }
             #expect(isDone)
+        }
+    }
+
+    @Test func aCancelledReaderCancelsTheOperationInTheGuest() async throws {
+        try await withConnection { connection, peer in
+            let file = connection.open(try FileRequest(.read, path: [47, 97]))
+            let request = try peer.next()
+            #expect(request.type == .file)
+            let reader = Task {
+                var count = 0
+                for try await _ in file.events { count += 1 }
+                return (count, Task.isCancelled)
+            }
+            peer.send(Frame(.opened, stream: 1, payload: FileStatus(kind: .regular, mode: 0o644, size: 1).payload))
+            reader.cancel()
+            // Sent although the operation is still referred to.
+            let cancel = try await peer.nextFrame()
+            #expect(cancel.type == .cancel && cancel.stream == 1)
+            let (count, isCancelled) = try await reader.value
+            #expect(count <= 1 && isCancelled)
+            // The agent's last word on the stream is no breach of the protocol, and the connection goes on.
+            peer.send(Frame(.done, stream: 1, payload: FileDone(failure: .cancelled).payload))
+            _ = try started(connection, peer, stream: 2)
+            withExtendedLifetime(file) {}
+        }
+    }
+
+    @Test func aCancelledWriterCancelsTheOperationInTheGuest() async throws {
+        try await withConnection { connection, peer in
+            let file = connection.open(try FileRequest(.write, path: [47, 97]))
+            let request = try peer.next()
+            #expect(request.type == .file)
+            let writer = Task {
+                try await file.write(ByteBuffer(repeating: 1, count: ProtocolLimits.initialCredit + 1))
+            }
+            // The last byte has no credit.
+            var received = 0
+            while received < ProtocolLimits.initialCredit {
+                let frame = try await peer.nextFrame()
+                try #require(frame.type == .data)
+                received += frame.payload.count - 1
+            }
+            writer.cancel()
+            let cancel = try await peer.nextFrame()
+            #expect(cancel.type == .cancel && cancel.stream == 1)
+            await #expect(throws: CancellationError.self) { try await writer.value }
+            peer.send(Frame(.done, stream: 1, payload: FileDone(failure: .cancelled).payload))
+            _ = try started(connection, peer, stream: 2)
+            withExtendedLifetime(file) {}
         }
     }
 

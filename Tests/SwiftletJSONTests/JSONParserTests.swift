@@ -3,6 +3,7 @@
 import Foundation
 import NIOCore
 import SwiftletJSON
+import SwiftletTestSupport
 import Testing
 
 @Suite struct JSONParserTests {
@@ -44,6 +45,12 @@ import Testing
         }
     }
 
+    @Test(arguments: ["1e999", "-1e999", "[0, 1e309]", String(repeating: "9", count: 400)])
+    func aNumberThatNoDoubleHoldsIsOutOfRange(text: String) {
+        let error = #expect(throws: JSONParser.Failure.self) { try JSONValue(parsing: ByteBuffer(string: text)) }
+        #expect(error == .numberOutOfRange)
+    }
+
     @Test func depthAndNumberAreBounded() {
         func nested(_ depth: Int) -> String {
             String(repeating: "[", count: depth) + String(repeating: "]", count: depth)
@@ -57,14 +64,20 @@ import Testing
     }
 
     @Test func itReadsWhatItWrites() {
+        var generator = SeededGenerator(seed: 1)
         let atoms: [JSONValue] = [
             .null, .bool(true), .integer(.min), .integer(.max), .number(0.1), .string("\u{0}\u{1f}\"\\é😀\u{2028}"),
         ]
         func random(_ depth: Int) -> JSONValue {
-            switch depth > 3 ? 0 : Int.random(in: 0...2) {
-            case 1: .array((0..<Int.random(in: 0...4)).map { _ in random(depth + 1) })
-            case 2: .object((0..<Int.random(in: 0...4)).map { .init(name: "\($0)\n", value: random(depth + 1)) })
-            default: atoms.randomElement() ?? .null
+            switch depth > 3 ? 0 : Int.random(in: 0...2, using: &generator) {
+            case 1: .array((0..<Int.random(in: 0...4, using: &generator)).map { _ in random(depth + 1) })
+            case 2:
+                .object(
+                    (0..<Int.random(in: 0...4, using: &generator)).map {
+                        .init(name: "\($0)\n", value: random(depth + 1))
+                    }
+                )
+            default: atoms.randomElement(using: &generator) ?? .null
             }
         }
         for _ in 0..<500 {
@@ -75,8 +88,10 @@ import Testing
 
     @Test func randomBytesNeverTrap() {
         let alphabet = Array(#"{}[]",:\u0123456789abcdefE+-. truefalsn"#.utf8) + [0x00, 0xff, 0xc3, 0xa9]
-        for _ in 0..<20_000 {
-            let bytes = (0..<Int.random(in: 0...24)).compactMap { _ in alphabet.randomElement() }
+        var generator = SeededGenerator(seed: 1)
+        for _ in 0..<fuzzRounds(20_000) {
+            let count = Int.random(in: 0...24, using: &generator)
+            let bytes = (0..<count).compactMap { _ in alphabet.randomElement(using: &generator) }
             _ = try? JSONValue(parsing: ByteBuffer(bytes: bytes))
         }
     }

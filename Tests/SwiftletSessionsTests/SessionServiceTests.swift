@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AgentClient
+import AgentProtocol
 import Foundation
+import NIOCore
 import SwiftletAccounts
 import SwiftletCore
 import SwiftletSessions
@@ -188,6 +191,40 @@ import Testing
             let status = try await services.sessions.status(of: left, owner: services.owner)
             #expect(status.vm == .killed)
             #expect(try await services.audited(.vmTerminated).map(\.vmID) == ["vm-left"])
+        }
+    }
+
+    @Test func aCancelledOperationOnAFileFreesItsSlot() async throws {
+        try await TestServices.with { services in
+            let session = try await services.session()
+            let file = FileLocation(session: session, owner: services.owner, path: Array("/app/a".utf8))
+            let limit = SessionService.Configuration().maximumTransfersPerSession
+            // The slots of the round before are freed by a task of the service.
+            @Sendable func retrying<Result>(_ body: () async throws -> Result) async throws -> Result {
+                while true {
+                    do { return try await body() } catch SessionError.overloaded { await Task.yield() }
+                }
+            }
+            for round in 1...3 {
+                let reads = (0..<limit - 1).map { _ in
+                    Task { _ = try await retrying { try await services.sessions.read(file) } }
+                }
+                let write = Task {
+                    let upload = try await retrying { try await services.sessions.write(file, .init()) }
+                    try await upload.write(ByteBuffer(string: "a"))
+                }
+                await until { services.provider.spawned.first?.fakeAgent.files.count == limit * round }
+                let files = services.provider.spawned[0].fakeAgent.files.suffix(limit)
+                let written = try #require(files.first { $0.request.operation == .write })
+                written.send(.opened(FileStatus(kind: .regular, mode: 0o644, size: 0)))
+                await until { written.writes == 1 }
+                await #expect(throws: SessionError.self) { try await services.sessions.status(of: file) }
+                for task in reads + [write] {
+                    task.cancel()
+                    await #expect(throws: CancellationError.self) { try await task.value }
+                }
+                for file in files { #expect(file.isCancelled) }
+            }
         }
     }
 

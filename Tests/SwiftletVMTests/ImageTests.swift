@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
-import NIOCore
-import NIOPosix
 import SwiftletVM
 import Testing
 
@@ -90,46 +88,5 @@ import Testing
         }
         let none = ImageRecipe(resources: "\(directory)/none", variant: .minimal)
         #expect(throws: ImageError.self) { try none.imageID() }
-    }
-}
-
-@Suite struct ChildProcessTests {
-    @Test(arguments: [("exit 3", ChildProcess.Status.exited(3)), ("kill -9 $$", .signaled(9)), ("true", .exited(0))])
-    func aProgramsEndIsToldAsItWas(script: String, status: ChildProcess.Status) async throws {
-        try await withSpawner { spawner in
-            let outcome = try await ShortCommand("/bin/sh", ["-c", script]).run(spawner: spawner, threads: .singleton)
-            #expect(outcome.status == status)
-        }
-    }
-
-    @Test func aChildGetsItsDescriptorsAndNoOthers() async throws {
-        try await withSpawner { spawner in
-            let script = "ls /proc/self/fd; echo done"
-            let outcome = try await ShortCommand("/bin/sh", ["-c", script]).run(spawner: spawner, threads: .singleton)
-            #expect(outcome.output == "0\n1\n2\n3\ndone\n")
-        }
-    }
-
-    @Test func whatIsNotThereIsAClearError() async throws {
-        try await withSpawner { spawner in
-            await #expect(throws: MicroVMError.cannotStart("/nonexistent: No such file or directory")) {
-                try await ShortCommand("/nonexistent", []).run(spawner: spawner, threads: .singleton)
-            }
-        }
-    }
-
-    @Test func aProgramOverItsTimeIsKilled() async throws {
-        try await withSpawner { spawner in
-            let command = ShortCommand("/bin/sleep", ["60"])
-            let outcome = try await command.run(within: .milliseconds(50), spawner: spawner, threads: .singleton)
-            #expect(outcome.status == .signaled(9))
-        }
-    }
-
-    private func withSpawner(_ body: (NIOThreadPool) async throws -> Void) async throws {
-        let spawner = NIOThreadPool(numberOfThreads: 1)
-        spawner.start()
-        try await body(spawner)
-        try await spawner.shutdownGracefully()
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Foundation
 import SwiftletVM
 import Testing
 
@@ -76,6 +77,22 @@ import Testing
         #expect(value(of: "-cpu", in: arguments(platform(Self.old))) == EmulatedProcessor.fast.model)
         #expect(value(of: "-cpu", in: arguments(platform(Self.old, .kvm))).hasPrefix("host"))
         #expect(value(of: "-cpu", in: arguments(platform(Self.old, .kvm, .full))).hasPrefix("host"))
+    }
+
+    @Test func filesThatVMsShareAreNotLocked() {
+        let files = QEMUCommand.Files(kernel: "k", initramfs: "i", rootFileSystem: "r", templateDisk: "t", disk: "d")
+        let shape = VMShape(memoryMB: 512, vcpuCount: 2)
+        for start in [QEMUCommand.Start.boot, .bootIntoFile, .restore] {
+            let command = QEMUCommand(platform: platform(Self.old), shape: shape, start: start, files: files)
+            let disk = value(of: "-blockdev", in: command.arguments)
+            func options(of file: String) -> Substring {
+                disk.components(separatedBy: "\"filename\":\"\(file)\"").dropFirst().first?.prefix { $0 != "}" } ?? ""
+            }
+            #expect(options(of: "r").contains("\"locking\":\"off\""))
+            #expect(options(of: "t").contains("\"locking\":\"off\"") == (start == .restore))
+            // Two QEMUs on one disk would be a mistake of ours.
+            #expect(!options(of: "d").isEmpty && !options(of: "d").contains("locking"))
+        }
     }
 
     @Test func firmwareIsLookedForBesideQEMU() {

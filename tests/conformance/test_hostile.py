@@ -8,6 +8,8 @@ import pytest
 
 from server import Server, gone, wait_until
 
+pytestmark = pytest.mark.alone
+
 
 def in_time(session, command, language, timeout=4):
     """Runs something that does not end; its answer must come before the caller's own limit."""

@@ -7,6 +7,33 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/// What a start was doing when it failed.
+enum cprocess_step {
+    CPROCESS_STEP_NONE = 0,
+    /// Making the pipe that the child reports through.
+    CPROCESS_STEP_PIPE,
+    CPROCESS_STEP_FORK,
+    /// Reading what the child reports.
+    CPROCESS_STEP_REPORT,
+    /// Having the child killed with the thread that started it.
+    CPROCESS_STEP_DEATH_SIGNAL,
+    CPROCESS_STEP_CGROUP,
+    CPROCESS_STEP_CORE_LIMIT,
+    CPROCESS_STEP_NICE,
+    CPROCESS_STEP_FILE_SIZE_LIMIT,
+    CPROCESS_STEP_DESCRIPTOR_LIMIT,
+    /// Putting the child's descriptors in their places and closing the others.
+    CPROCESS_STEP_DESCRIPTORS,
+    CPROCESS_STEP_EXECUTE,
+};
+
+/// Why a program could not be started. No failure is `{CPROCESS_STEP_NONE, 0}`.
+struct cprocess_failure {
+    int32_t step;
+    /// The errno of the step.
+    int32_t error;
+};
+
 /// A program to start.
 struct cprocess_program {
     const char *path;
@@ -20,6 +47,8 @@ struct cprocess_program {
     int cgroup_count;
     /// The largest file that the child may write, in bytes; beyond it writes fail with EFBIG. 0 for no limit.
     uint64_t file_size_limit;
+    /// How many descriptors the child may have open. 0 for the limit of this process.
+    uint64_t descriptor_limit;
     /// Added to the child's nice value.
     int nice;
 };
@@ -29,8 +58,8 @@ struct cprocess_program {
 /// The child has a session of its own, default signals (but SIGXFSZ ignored under a file size limit), no core dumps, and gets
 /// SIGKILL when the thread that called this ends: call it on a thread that lives as long as the process.
 ///
-/// Returns 0 and the process id, or the errno of what failed (of `execve` too).
-int cprocess_spawn(const struct cprocess_program *program, pid_t *pid);
+/// Returns the process id, or what failed, `execve` included; the child is reaped then.
+struct cprocess_failure cprocess_spawn(const struct cprocess_program *program, pid_t *pid);
 
 /// A file in memory that can be sealed, close-on-exec; -1 on failure.
 int cprocess_memory_file(const char *name);
@@ -43,6 +72,10 @@ int cprocess_raise_descriptor_limit(void);
 
 /// Kills the children of a process, which must be a child of ours that is not reaped yet. Returns how many were killed.
 int cprocess_kill_children(pid_t parent);
+
+/// Enters the user namespace of a process, in a child, and tries to make another one there. 0 where that is possible, the errno
+/// that the kernel refuses it with, or ESRCH when the namespace could not be entered.
+int cprocess_try_user_namespace(pid_t pid);
 
 /// Sends bytes over a Unix socket together with a descriptor; 0 or an errno.
 int cprocess_send_descriptor(int socket, const char *bytes, size_t count, int descriptor);

@@ -23,6 +23,7 @@ struct BodyReader {
             let message =
                 switch error {
                 case .malformed: "JSON decode error"
+                case .numberOutOfRange: "JSON decode error: a number is out of range"
                 case .tooLarge:
                     "JSON decode error: at most \(JSONParser.maximumValues) values, "
                         + "and \(JSONParser.maximumDepth) levels of them"

@@ -3,7 +3,7 @@
 import HTTPTypes
 import Hummingbird
 import NIOCore
-import SwiftletJSON
+package import SwiftletJSON
 import SwiftletSessions
 
 /// An answer that is not a success.
@@ -95,13 +95,17 @@ struct APIError: Error {
 }
 
 /// Input that does not fit, in the shape of FastAPI's 422: one entry for each problem.
-struct ValidationFailure: Error {
-    struct Problem: Equatable {
-        /// pydantic's word for it, such as `int_parsing`.
-        var type: String
-        var location: [JSONValue]
-        var message: String
-        var input: JSONValue?
+package struct ValidationFailure: Error {
+    /// One thing that is wrong.
+    package struct Problem: Equatable, Sendable {
+        /// pydantic's name of the error, such as `int_parsing`.
+        package var type: String
+        /// The path to the value, such as `["body", "timeout"]`.
+        package var location: [JSONValue]
+        /// An English sentence for users.
+        package var message: String
+        /// The wrong value, if it is to be sent back.
+        package var input: JSONValue?
 
         /// What is wrong with a number: pydantic's word and message; nil when it lies in the range.
         static func outside(_ range: ClosedRange<Int>, _ number: Int) -> (type: String, message: String)? {
@@ -115,7 +119,8 @@ struct ValidationFailure: Error {
         }
     }
 
-    var problems: [Problem]
+    /// All that is wrong, at least one.
+    package var problems: [Problem]
 
     var response: Response { apiError.response }
 

@@ -181,11 +181,15 @@ private struct FileTransfer: Sendable {
     /// The guest said what no agent of ours says here.
     var breach: FileError { FileError(.other, "\(name): the guest's answer makes no sense") }
 
-    /// The next event. What the guest refuses is thrown.
+    /// The next event. What the guest refuses is thrown. A task that is cancelled gives the operation up, in the guest too.
     func next() async throws -> AgentFile.Event {
         do {
             var events = file.events.makeAsyncIterator()
-            guard let event = try await events.next() else { throw breach }
+            guard let event = try await events.next() else {
+                // A cancelled task sees the end of the events.
+                try Task.checkCancellation()
+                throw breach
+            }
             guard case .done(let done) = event, let failure = done.failure else { return event }
             throw FileError(failure, done, name: name)
         } catch let silence as AgentFile.Silence {
@@ -225,7 +229,7 @@ private struct FileTransfer: Sendable {
     func write(_ bytes: ByteBuffer) async throws {
         do {
             try await file.write(bytes)
-        } catch {
+        } catch let error where !(error is CancellationError) {
             // The last event says why nothing more is taken.
             _ = try await done()
             throw breach

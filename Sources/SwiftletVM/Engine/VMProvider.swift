@@ -46,7 +46,7 @@ package protocol VirtualMachine: AnyObject, Sendable {
     /// Waits until code can be sent.
     ///
     /// - Returns: the agent, or nil when the deadline passes first.
-    /// - Throws: `MicroVMError` when the VM could not be started or has ended.
+    /// - Throws: `MicroVMError` when the VM could not be started or has ended; `CancellationError` when the task is cancelled.
     func agent(until deadline: ContinuousClock.Instant) async throws -> (any GuestAgent)?
 
     /// Waits until nothing of the VM is left and tells why it ended.

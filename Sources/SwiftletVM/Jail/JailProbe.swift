@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CProcess
 import Foundation
 import Glibc
 package import Logging
@@ -61,6 +62,7 @@ package struct JailProbe: Sendable {
                 attempts.append(await Self.attempt(way, on: machine))
             }
             try await Self.control(machine, image: image, id: "c2")
+            attempts.append(Self.makeNamespace(machine))
             attempts.append(try await Self.execute(on: machine, directory: directory))
             machine.kill(.killed(reason: "The probe is over"))
             _ = try await machine.waitForEnd()
@@ -163,6 +165,23 @@ package struct JailProbe: Sendable {
         } catch {
             throw MicroVMError.cannotStart("The probe's QEMU does not do what it may: \(error)")
         }
+    }
+
+    /// A namespace of its own would give it powers over parts of the kernel that have had many holes.
+    private static func makeNamespace(_ machine: QEMUMachine) -> Attempt {
+        let name = "make a user namespace"
+        // QEMU is the jail's child, or our own where there is no jail.
+        guard let qemu = machine.innermostProcess else {
+            return Attempt(name: name, isBlocked: false, words: "QEMU is gone")
+        }
+        let failure = cprocess_try_user_namespace(qemu)
+        guard failure != 0 else { return Attempt(name: name, isBlocked: false, words: "it was possible") }
+        // The limit on namespaces is reached.
+        return Attempt(
+            name: name,
+            isBlocked: failure == ENOSPC,
+            words: String(cString: strerror(failure))
+        )
     }
 
     /// Executing a program: QEMU starts a shell to migrate through. Its system call filter ends it for that.

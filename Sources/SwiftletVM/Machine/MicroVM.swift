@@ -111,7 +111,11 @@ package final class MicroVM: VirtualMachine {
             case .failure(let error): promise.fail(error)
             }
         }
-        return try await promise.futureResult.get()
+        return try await withTaskCancellationHandler {
+            try await promise.futureResult.get()
+        } onCancel: {
+            promise.fail(CancellationError())
+        }
     }
 
     /// Waits until nothing of the VM is left and says why.

@@ -199,6 +199,9 @@ final class QEMUMachine: Sendable {
         try await qemu.qmp.execute(command, arguments: arguments)
     }
 
+    /// QEMU's process id; nil when it is gone.
+    var innermostProcess: Int32? { qemu.process.children.last ?? (end == nil ? qemu.process.pid : nil) }
+
     /// The last words of the guest's console.
     func consoleTail() async -> String { await qemu.consoleTail() }
 }

@@ -31,6 +31,8 @@ package final class ChildProcess: Sendable {
         package var cgroups: [Int32] = []
         /// The largest file that it may write, in bytes; nil for no limit.
         package var fileSize: UInt64?
+        /// How many descriptors it may have open; nil for the limit of this process.
+        package var descriptors: UInt64?
         /// Added to its nice value.
         package var nice: Int32 = 0
 
@@ -57,7 +59,7 @@ package final class ChildProcess: Sendable {
     ///   - descriptors: what the child sees as descriptors 0, 1, 2, ...; it gets no others. The caller keeps and closes its own.
     ///   - spawner: the thread that starts it. The child is killed when that thread ends, so the pool must live as long as
     ///     this process and have one thread.
-    /// - Throws: `MicroVMError.cannotStart` with the reason.
+    /// - Throws: `MicroVMError.cannotStart` with the step that failed and the kernel's reason.
     package static func spawn(
         _ executable: String,
         arguments: [String],
@@ -98,6 +100,7 @@ package final class ChildProcess: Sendable {
                                 cgroups: cgroups.baseAddress,
                                 cgroup_count: Int32(cgroups.count),
                                 file_size_limit: limits.fileSize ?? 0,
+                                descriptor_limit: limits.descriptors ?? 0,
                                 nice: limits.nice
                             )
                             return cprocess_spawn(&program, &pid)
@@ -106,10 +109,29 @@ package final class ChildProcess: Sendable {
                 }
             }
         }
-        guard failure == 0 else {
-            throw MicroVMError.cannotStart("\(executable): \(String(cString: strerror(failure)))")
+        guard failure.step == 0 else {
+            throw MicroVMError.cannotStart(
+                "\(executable): \(name(ofStep: failure.step)): \(String(cString: strerror(failure.error)))"
+            )
         }
         return pid
+    }
+
+    private static func name(ofStep step: Int32) -> String {
+        switch cprocess_step(UInt32(step)) {
+        case CPROCESS_STEP_PIPE: "pipe"
+        case CPROCESS_STEP_FORK: "fork"
+        case CPROCESS_STEP_REPORT: "reading its start's result"
+        case CPROCESS_STEP_DEATH_SIGNAL: "prctl(PR_SET_PDEATHSIG)"
+        case CPROCESS_STEP_CGROUP: "entering its cgroup"
+        case CPROCESS_STEP_CORE_LIMIT: "setrlimit(RLIMIT_CORE)"
+        case CPROCESS_STEP_NICE: "setpriority"
+        case CPROCESS_STEP_FILE_SIZE_LIMIT: "setrlimit(RLIMIT_FSIZE)"
+        case CPROCESS_STEP_DESCRIPTOR_LIMIT: "setrlimit(RLIMIT_NOFILE)"
+        case CPROCESS_STEP_DESCRIPTORS: "placing its descriptors"
+        case CPROCESS_STEP_EXECUTE: "execve"
+        default: "step \(step)"
+        }
     }
 
     /// Sends a signal, unless the process was reaped.

@@ -75,9 +75,10 @@ struct SocketPair: ~Copyable {
         theirs = -1
     }
 
-    /// Gives our end to another owner; nil the second time.
-    mutating func take() -> Int32? {
-        defer { ours = nil }
-        return ours
+    /// Gives our end to another owner; throws the second time.
+    mutating func take() throws -> Int32 {
+        guard let taken = ours else { throw MicroVMError.cannotStart("A socket was used twice") }
+        ours = nil
+        return taken
     }
 }

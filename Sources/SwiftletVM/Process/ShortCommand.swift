@@ -52,8 +52,12 @@ package struct ShortCommand: Sendable {
         defer { timer.cancel() }
         let capture: TailCapture
         do {
-            guard let ours = output.take() else { throw MicroVMError.cannotStart("A socket was used twice") }
-            capture = try await TailCapture.open(socket: ours, limit: 64 * 1024, onLine: onLine, on: group)
+            capture = try await TailCapture.open(
+                socket: try output.take(),
+                limit: 64 * 1024,
+                onLine: onLine,
+                on: group
+            )
         } catch {
             process.signal(SIGKILL)
             _ = try await process.wait(on: threads)

@@ -127,19 +127,24 @@ package struct QEMUCommand: Sendable {
 
     /// The chain of overlays, spelled out: what a qcow2 file's header says of its backing file does not count.
     private var blockDevice: String {
-        let image = "{\"driver\":\"raw\",\"read-only\":true,\"file\":\(file(files.rootFileSystem))}"
-        let backing = start == .restore ? overlay(files.templateDisk, on: image, more: ",\"read-only\":true") : image
+        let image = "{\"driver\":\"raw\",\"read-only\":true,\"file\":\(shared(files.rootFileSystem))}"
+        let backing =
+            start == .restore ? overlay(shared(files.templateDisk), on: image, more: ",\"read-only\":true") : image
         let more = ",\"node-name\":\"root\",\"discard\":\"unmap\",\"cache\":{\"direct\":false,\"no-flush\":true}"
-        return overlay(files.disk, on: backing, more: more)
+        return overlay(file(files.disk), on: backing, more: more)
     }
 
-    private func overlay(_ path: String, on backing: String, more: String) -> String {
-        "{\"driver\":\"qcow2\",\"file\":\(file(path)),\"backing\":\(backing)\(more)}"
+    private func overlay(_ file: String, on backing: String, more: String) -> String {
+        "{\"driver\":\"qcow2\",\"file\":\(file),\"backing\":\(backing)\(more)}"
     }
 
-    private func file(_ path: String) -> String {
+    /// A file that VMs share and none writes. QEMU does not lock it, and asks for no locks of others: one that its guest has taken
+    /// over could hold some for as long as it lives, and no VM would start meanwhile.
+    private func shared(_ path: String) -> String { file(path, more: ",\"read-only\":true,\"locking\":\"off\"") }
+
+    private func file(_ path: String, more: String = "") -> String {
         // Paths of ours may hold anything but a quote or a backslash, which `Files` never has; see `EngineContext`.
-        "{\"driver\":\"file\",\"filename\":\"\(path)\",\"discard\":\"unmap\"}"
+        "{\"driver\":\"file\",\"filename\":\"\(path)\",\"discard\":\"unmap\"\(more)}"
     }
 
     private var kernelCommandLine: String {

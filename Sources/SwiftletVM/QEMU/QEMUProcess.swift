@@ -100,18 +100,16 @@ struct QEMUProcess: Sendable {
         var agent: AgentConnection?
         do {
             if let output = launch.stateOutput { try qmp.send(descriptor: output, named: "state") }
-            guard let control = control.take(), let qmp = qmp.take(), let console = console.take(),
-                let errors = errors.take()
-            else { throw MicroVMError.cannotStart("A socket was used twice") }
             let group = resources.eventLoopGroup
-            let opened = try await AgentConnection.open(socket: control, on: group)
+            // Each socket is taken when its connection opens: what a failure leaves is closed here.
+            let opened = try await AgentConnection.open(socket: try control.take(), on: group)
             agent = opened
             let started = QEMUProcess(
                 process: process,
                 agent: opened,
-                qmp: try await QMPConnection.open(socket: qmp, on: group),
-                console: try await TailCapture.open(socket: console, limit: 16 * 1024, on: group),
-                errors: try await TailCapture.open(socket: errors, limit: 4 * 1024, on: group),
+                qmp: try await QMPConnection.open(socket: try qmp.take(), on: group),
+                console: try await TailCapture.open(socket: try console.take(), limit: 16 * 1024, on: group),
+                errors: try await TailCapture.open(socket: try errors.take(), limit: 4 * 1024, on: group),
                 resources: resources,
                 cgroup: cgroup
             )

@@ -115,16 +115,24 @@ final class FakeExecution: GuestExecution {
     func setDeadline(_ delay: TimeAmount) {}
 }
 
-/// A file that a test fills.
+/// A file that a test fills. It takes no content: a write lasts until its task is cancelled.
 final class FakeFile: GuestFile {
     let request: FileRequest
     let events: AsyncThrowingStream<AgentFile.Event, any Error>
     private let continuation: AsyncThrowingStream<AgentFile.Event, any Error>.Continuation
+    private let state = Mutex((writes: 0, isCancelled: false))
 
     init(_ request: FileRequest) {
         self.request = request
         (events, continuation) = AsyncThrowingStream.makeStream()
+        continuation.onTermination = { [weak self] termination in
+            if case .cancelled = termination { self?.cancel() }
+        }
     }
+
+    /// Writes that were begun.
+    var writes: Int { state.withLock { $0.writes } }
+    var isCancelled: Bool { state.withLock { $0.isCancelled } }
 
     func send(_ event: AgentFile.Event) {
         continuation.yield(event)
@@ -135,8 +143,21 @@ final class FakeFile: GuestFile {
     }
 
     func read(_ range: FileRange) {}
-    func write(_ bytes: ByteBuffer) async throws {}
+
+    func write(_ bytes: ByteBuffer) async throws {
+        state.withLock { $0.writes += 1 }
+        do {
+            try await Task.sleep(for: .seconds(3_600))
+        } catch {
+            cancel()
+            throw error
+        }
+    }
+
     func finish() {}
     func consumed(_ bytes: Int) {}
-    func cancel() {}
+
+    func cancel() {
+        state.withLock { $0.isCancelled = true }
+    }
 }

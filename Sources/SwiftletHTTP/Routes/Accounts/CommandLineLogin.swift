@@ -65,7 +65,7 @@ struct CommandLineLogin: Sendable {
         guard isFromOurPage(request) else {
             return LoginPage.message(.forbidden, "This form must be sent from the server's own page.")
         }
-        var form = try FormReader(try await request.collected(upTo: Self.maximumBody))
+        var form = FieldReader(form: try await request.collected(upTo: Self.maximumBody))
         let email = form.requiredString("email")
         let password = form.requiredString("password")
         try form.finish()

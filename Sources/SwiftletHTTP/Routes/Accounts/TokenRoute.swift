@@ -16,11 +16,12 @@ struct TokenRoute: Sendable {
     var routes: [Route] { [Route(.post, "/token", .token, token, audit: .loggedIn)] }
 
     private func token(_ request: Request, _ context: AppContext) async throws -> Response {
-        var form = try FormReader(try await request.collected(upTo: Self.maximumBody))
+        var form = FieldReader(form: try await request.collected(upTo: Self.maximumBody))
         let email = form.requiredString("username")
         let password = form.requiredString("password")
+        let grant = form.string("grant_type") ?? "password"
         try form.finish()
-        guard form.string("grant_type") ?? "password" == "password" else {
+        guard grant == "password" else {
             throw Self.refusal("unsupported_grant_type", "The grant_type must be 'password'")
         }
         let clientAddress = addresses.clientAddress(of: request, context)

@@ -26,7 +26,7 @@ struct AuditRoutes: Sendable {
     /// `GET /v1/audit/events`: the newest first.
     private func events(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
-        var query = QueryReader(request)
+        var query = FieldReader(queryOf: request)
         var filter = AuditStore.Filter(owner: user, limit: Self.defaultPage)
         let groups = AuditEventType.catalog.map(\.group)
         filter.limit = query.integer("limit", in: 1...Self.largestPage) ?? filter.limit

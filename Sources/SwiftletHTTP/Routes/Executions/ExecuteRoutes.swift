@@ -26,7 +26,7 @@ struct ExecuteRoutes: Sendable {
 
     private func execute(_ request: Request, _ context: AppContext) async throws -> Response {
         let receivedAt = ContinuousClock.now
-        if Self.wantsEvents(request) { return try await stream(request, receivedAt: receivedAt) }
+        if try Self.isStreamRequested(request) { return try await stream(request, receivedAt: receivedAt) }
         let command = try await parse(request, mode: .sync, receivedAt: receivedAt)
         let (result, isReplay) = try await executions.execute(command)
         Self.note(result.record, isReplay: isReplay)
@@ -77,9 +77,12 @@ struct ExecuteRoutes: Sendable {
     }
 
     /// Whether the answer is to be a stream of events.
-    private static func wantsEvents(_ request: Request) -> Bool {
+    private static func isStreamRequested(_ request: Request) throws -> Bool {
+        var query = FieldReader(queryOf: request)
+        let stream = query.string("stream")
+        try query.finish()
         let isAccepted = request.headers[.accept]?.lowercased().contains("text/event-stream") ?? false
-        return isAccepted || request.uri.queryParameters["stream"] == "true"
+        return isAccepted || stream == "true"
     }
 
     private static func marked(_ response: Response, isReplay: Bool) -> Response {

@@ -31,7 +31,7 @@ struct ExecutionRoutes: Sendable {
     /// `GET /v1/executions/`: the newest first.
     private func list(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
-        var query = QueryReader(request)
+        var query = FieldReader(queryOf: request)
         var filter = ExecutionStore.Filter(owner: user, limit: query.integer("limit", in: 1...1_000) ?? 100)
         filter.session = query.parsed("session_id", "a session's id") { SessionID(rawValue: $0) }
         filter.states = query.parsed("status", Self.words(ExecutionState.allCases)) { ExecutionState(rawValue: $0) }
@@ -81,7 +81,7 @@ struct ExecutionRoutes: Sendable {
     /// `GET /v1/executions/{id}/output?stream=stdout&offset=N&limit=N&wait=seconds`: the bytes as they are.
     private func output(_ request: Request, _ context: AppContext) async throws -> Response {
         let handle = try await requested(request, context)
-        var query = QueryReader(request)
+        var query = FieldReader(queryOf: request)
         let names = Self.words(ExecutionStream.allCases)
         let stream = query.parsed("stream", names) { ExecutionStream(rawValue: $0) } ?? .stdout
         let offset = query.integer("offset", in: 0...(1 << 48)) ?? 0

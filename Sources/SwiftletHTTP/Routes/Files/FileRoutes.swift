@@ -31,11 +31,13 @@ struct FileRoutes: Sendable {
     private func get(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
-        let query = FormFields(queryOf: request)
-        // Looked at before it is known what is there: what does not fit is refused whatever the path.
-        let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
-        if try FileInput.flag("recursive", query) { return archive(try await files.pack(file)) }
-        let after = try Self.after(query)
+        var query = FieldReader(queryOf: request)
+        let limit = query.integer("limit", in: 1...Self.largestPage) ?? Self.defaultPage
+        let isRecursive = query.flag("recursive")
+        let after = Self.after(&query)
+        // A wrong parameter is refused whatever is at the path, and whether it would matter there or not.
+        try query.finish()
+        if isRecursive { return archive(try await files.pack(file)) }
         if isDirectory { return try await list(file, after: after, limit: limit) }
         do {
             return content(try await files.read(file), request)
@@ -71,11 +73,12 @@ struct FileRoutes: Sendable {
     }
 
     /// The name behind which a listing begins.
-    private static func after(_ query: FormFields) throws -> [UInt8] {
+    private static func after(_ query: inout FieldReader) -> [UInt8] {
         let after = query.bytes("after") ?? []
-        guard after.count <= FileLocation.maximumName else {
+        if after.count > FileLocation.maximumName {
             let start = String(decoding: after.prefix(64), as: UTF8.self)
-            throw FileInput.failure("after", "Input should have at most \(FileLocation.maximumName) bytes", start)
+            let message = "Input should have at most \(FileLocation.maximumName) bytes"
+            query.report("after", "value_error", message, input: start)
         }
         return after
     }
