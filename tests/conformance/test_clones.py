@@ -266,6 +266,7 @@ def test_a_vms_disk_has_a_quota_that_programs_see():
         server.stop()
 
 
+@pytest.mark.qemu
 def test_what_a_clone_does_to_its_memory_and_disk_reaches_no_other(pooled):
     def digests():
         return subprocess.run("sha256sum %s/minimal-512m1-*/*" % TEMPLATES, shell=True, capture_output=True, text=True).stdout
@@ -489,6 +490,14 @@ def test_a_normal_user_has_the_jail_too(tmp_path):
             server.stop()
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.mark.qemu
+def test_vms_run_on_the_qemu_that_was_configured(pooled):
+    wait_for_pool(pooled, 1)
+    configured = os.path.realpath(os.environ.get("SWIFTLET_QEMU", "/usr/bin/qemu-system-x86_64"))
+    # As the jail's root has it.
+    assert pooled.qemus() and all(os.readlink("/proc/%d/exe" % pid).endswith(configured) for pid in pooled.qemus())
 
 
 @pytest.mark.kvm

@@ -140,15 +140,16 @@ package struct JailProbe: Sendable {
             try await machine.control(way.command, arguments: way.arguments)
             return Attempt(name: way.name, isBlocked: false, words: "it was possible")
         } catch {
-            let words = "\(error)"
             // Another failure proves nothing.
-            let isBlocked = refusals.contains { words.contains($0) }
-            return Attempt(
-                name: way.name,
-                isBlocked: isBlocked,
-                words: isBlocked ? words : "it failed in another way: \(words)"
-            )
+            return refused(way.name, error)
+                ?? Attempt(name: way.name, isBlocked: false, words: "it failed in another way: \(error)")
         }
+    }
+
+    /// The attempt that the host's kernel has refused; nil if the error is another.
+    private static func refused(_ name: String, _ error: any Error) -> Attempt? {
+        let words = "\(error)"
+        return refusals.contains { words.contains($0) } ? Attempt(name: name, isBlocked: true, words: words) : nil
     }
 
     /// What the host's kernel says of things that a jail forbids or hides.
@@ -191,7 +192,8 @@ package struct JailProbe: Sendable {
         do {
             try await machine.control("migrate", arguments: "{\"uri\":\"exec:cat >/dev/null; echo >\(mark)\"}")
         } catch {
-            // It is killed before it can answer.
+            // QEMU 10 is told that it may not fork, and lives on. QEMU 7.2 is killed before it can answer.
+            if let attempt = refused(name, error) { return attempt }
             let end = try await machine.waitForEnd()
             return Attempt(name: name, isBlocked: end == .hypervisorExited("signal 31"), words: "\(error): \(end)")
         }
