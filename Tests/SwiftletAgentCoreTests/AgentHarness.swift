@@ -35,6 +35,7 @@ final class AgentHarness {
     /// Frames that arrived while the test waited for one of another stream.
     private var waiting: [Frame] = []
     private var lastStream: UInt32 = 0
+    private var lastPing: UInt64 = 0
 
     /// Milliseconds between the steps that end an interpreter's call are `interruptDelay`.
     init(python: [String] = [], interruptDelay: Int = 100) throws {
@@ -119,8 +120,10 @@ final class AgentHarness {
 
     /// Waits for the answer to a ping: what the agent had sent before has arrived then.
     func ping() throws {
-        try send(Frame(.ping, payload: Array("12345678".utf8)))
-        while try next(stream: 0).type != .pong {}
+        lastPing += 1
+        let payload = withUnsafeBytes(of: lastPing) { Array($0) }
+        try send(Frame(.ping, payload: payload))
+        while try next(stream: 0) != Frame(.pong, payload: payload) {}
     }
 
     /// Expects that the agent sends nothing on a stream while its event loop runs through a few turns.
