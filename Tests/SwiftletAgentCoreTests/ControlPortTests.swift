@@ -6,7 +6,7 @@ import SwiftletAgentCore
 import Testing
 
 /// `ControlPort`, `HostStream`, `OutputPump` and `ResultQueue` over a socket pair, in this process.
-@Suite(.timeLimit(.minutes(1))) struct ControlPortTests {
+@Suite(.timeLimit(.minutes(5))) struct ControlPortTests {
     /// A port, and the host's end of it.
     private final class Line {
         let loop: EventLoop

@@ -4,7 +4,7 @@ import Glibc
 import SwiftletAgentCore
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct EventLoopTests {
+@Suite(.timeLimit(.minutes(5))) struct EventLoopTests {
     /// What handlers have been called, in order.
     private final class Calls {
         var names: [String] = []
