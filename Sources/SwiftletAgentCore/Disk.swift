@@ -6,12 +6,12 @@ import Glibc
 struct Disk {
     private var limit: UInt64 = 0
 
-    /// Keeps the root file system from taking more than so many bytes on top of what it holds; 0 for no limit.
+    /// Limits how many bytes programs may add to the root file system; 0 for no limit.
     ///
-    /// By ext4's reserve of clusters, which nobody can use, root included: a full disk is then ENOSPC and not an input/output error.
+    /// Sets ext4's reserved clusters, which root cannot use either: a write to a full disk then fails with ENOSPC, not with EIO.
     /// Source: the kernel's Documentation/ABI/testing/sysfs-fs-ext4, `reserved_clusters`.
     mutating func limit(to bytes: UInt64) -> Bool {
-        // Since a rehearsal nobody has written anything.
+        // The rehearsal has set it, and no program has written since.
         if bytes == limit { return true }
         limit = bytes
         guard bytes > 0 else { return true }
