@@ -150,6 +150,8 @@ final class ShellPool {
             if complete, script >= 0, null >= 0 {
                 programs.start(
                     ["/bin/bash", "-c", ShellPool.launcher(in: programs.directory), "bash"],
+                    // Bash writes an error when the directory in which it starts is removed meanwhile.
+                    in: "/",
                     descriptors: [null, stdout[1], stderr[1], gate[0], script]
                 ) { [weak self] end in
                     ended = end

@@ -111,6 +111,16 @@ import Testing
         #expect(output.report?.code == 0)
     }
 
+    @Test func `a shell waits outside of the programs' directory, which a script may remove`() throws {
+        let agent = try AgentHarness()
+        _ = try agent.prepare()
+        #expect(eventually { agent.children.count == 2 })
+        for pid in agent.children.keys {
+            let path = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(pid)/cwd")
+            #expect(path == "/")
+        }
+    }
+
     @Test func `a script that removed the directory does not make the next one fail`() throws {
         let agent = try AgentHarness()
         _ = try agent.prepare()
