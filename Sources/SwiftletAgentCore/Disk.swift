@@ -11,13 +11,13 @@ struct Disk {
     /// The ballast's size in bytes.
     private var held: UInt64 = 0
 
-    /// Keeps the root file system from taking more than so many bytes on top of what it holds; 0 for no limit.
+    /// Limits how many bytes programs may add to the root file system; 0 for no limit.
     ///
     /// What is above the limit is given to a file that is never written: blocks that nobody can use, root included, so a full disk is
     /// ENOSPC and not an input/output error. A mere number of reserved blocks would let the file system use one free block after the
     /// other, and the host would come to hold all that was ever written.
     mutating func limit(to bytes: UInt64) -> Bool {
-        // Since a rehearsal nobody has written anything.
+        // The rehearsal has set it, and no program has written since.
         if bytes == limit { return true }
         limit = bytes
         guard bytes > 0 else { return true }

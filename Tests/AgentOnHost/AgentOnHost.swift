@@ -16,7 +16,7 @@ enum AgentOnHost {
         guard arguments.count >= 2, let interruptDelay = UInt64(arguments[1]) else { exit(2) }
         guard agent_on_host_supervise(0) == 0 else { exit(2) }
         let python = Array(arguments.dropFirst(2))
-        let interpreters = python.isEmpty ? [] : [InterpreterProgram(.python, words: python)]
+        let interpreters = python.isEmpty ? [] : [InterpreterProgram(.python, command: python)]
         signal(SIGPIPE, SIG_IGN)
         do throws(BootError) {
             let port = fcntl(0, F_DUPFD_CLOEXEC, 100)
@@ -45,7 +45,7 @@ private final class Host: GuestSystem {
     func events() -> Cgroups.Events { Cgroups.Events() }
 
     /// Confirms everything, except for entropy that is all zeros: that stands for a machine that could not be prepared.
-    func adopt(_ request: Prepare) -> Prepared.Confirmation {
+    func apply(_ request: Prepare) -> Prepared.Confirmation {
         request.entropy.allSatisfy { $0 == 0 }
             ? .randomness : [.randomness, .wallClock, .machineID, .hostName, .diskLimit]
     }

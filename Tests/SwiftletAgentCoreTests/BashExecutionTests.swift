@@ -111,6 +111,16 @@ import Testing
         #expect(output.report?.code == 0)
     }
 
+    @Test func `a shell waits outside of the programs' directory, which a script may remove`() throws {
+        let agent = try AgentHarness()
+        _ = try agent.prepare()
+        #expect(eventually { agent.children.count == 2 })
+        for pid in agent.children.keys {
+            let path = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(pid)/cwd")
+            #expect(path == "/")
+        }
+    }
+
     @Test func `a script that removed the directory does not make the next one fail`() throws {
         let agent = try AgentHarness()
         _ = try agent.prepare()
@@ -217,7 +227,7 @@ import Testing
 
     // MARK: Credit
 
-    @Test func `a flood stops at its credit, holds up nobody, and goes on with more`() throws {
+    @Test func `output stops at its credit, does not block other calls, and continues with more credit`() throws {
         let agent = try AgentHarness()
         _ = try agent.prepare()
         let stream = try agent.start("head -c 1000000 /dev/zero")
@@ -267,7 +277,7 @@ import Testing
         Frame(.prepare, payload: AgentHarness.identity().payload + [0]),
         Frame(.cancel, stream: 3, payload: []), Frame(.credit, stream: 3, payload: [1, 2]),
     ])
-    func `a frame that no host sends ends the agent, and the console says why`(frame: Frame) throws {
+    func `a frame that a host must not send ends the agent with an error on the console`(frame: Frame) throws {
         let agent = try AgentHarness()
         try agent.send(frame)
         #expect(try agent.waitForExit().console.contains("FATAL The host broke the protocol"))
@@ -280,7 +290,7 @@ import Testing
             [0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0],
         ] as [[UInt8]]
     )
-    func `bytes that are no frame end the agent, and the console says why`(bytes: [UInt8]) throws {
+    func `bytes of an invalid frame header end the agent with an error on the console`(bytes: [UInt8]) throws {
         let agent = try AgentHarness()
         try agent.send(raw: bytes)
         #expect(try agent.waitForExit().console.contains("FATAL The host broke the protocol"))

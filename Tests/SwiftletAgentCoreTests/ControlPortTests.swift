@@ -110,18 +110,18 @@ import Testing
         try #require(pipe(&ends) == 0)
         let pump = OutputPump(descriptor: ends[0], channel: .stdout, loop: line.loop)
         defer { pump.close() }
-        pump.keep()
+        pump.startBuffering()
         for _ in 0..<3 {
             #expect(write(ends[1], [UInt8](repeating: 65, count: 30_000), 30_000) == 30_000)
             line.turn(2)
         }
         let stream = HostStream(number: 4, port: line.port)
-        #expect(pump.send(to: stream) == UInt64(90_000 - OutputPump.keepLimit))
+        #expect(pump.send(to: stream) == UInt64(90_000 - OutputPump.bufferLimit))
         #expect(write(ends[1], "new", 3) == 3)
         close(ends[1])
         line.turn()
         let bytes = output(try line.received(), .stdout)
-        #expect(bytes == [UInt8](repeating: 65, count: OutputPump.keepLimit) + Array("new".utf8))
+        #expect(bytes == [UInt8](repeating: 65, count: OutputPump.bufferLimit) + Array("new".utf8))
     }
 
     @Test func `a drain ends with what was in the pipe, and does not wait for a writer that goes on`() throws {

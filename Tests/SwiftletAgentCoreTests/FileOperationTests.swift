@@ -69,7 +69,7 @@ import Testing
         #expect(done.count == UInt64(content.count))
     }
 
-    @Test func `what is no regular file, or not there, is refused without waiting for it`() throws {
+    @Test func `reading a file that is missing or not regular fails without blocking`() throws {
         let agent = try agent()
         try #require(mkfifo(agent.directory + "/pipe", 0o600) == 0)
         #expect(try agent.refusal(.read, "pipe") == .notRegular)
@@ -110,12 +110,12 @@ import Testing
     }
 
     @Test(arguments: ["relative", "", "/a\0b"])
-    func `a path that no request may have is answered, and the agent goes on`(path: String) throws {
+    func `a request with an invalid path fails, and the agent goes on`(path: String) throws {
         let agent = try agent()
         try expectRefusal(of: path, by: agent)
     }
 
-    @Test func `a path that is too long is answered, and the agent goes on`() throws {
+    @Test func `a request with a path that is too long fails, and the agent goes on`() throws {
         let agent = try agent()
         try expectRefusal(of: String(repeating: "/n", count: FileRequest.maximumPath / 2 + 1), by: agent)
     }
@@ -247,7 +247,7 @@ import Testing
         #expect(lstat(agent.directory + "/link", &record) == 0 && record.st_mode & S_IFMT == S_IFLNK)
     }
 
-    @Test func `a write to what is no regular file is refused`() throws {
+    @Test func `a write to a file that is not regular is refused`() throws {
         let agent = try agent()
         try #require(mkfifo(agent.directory + "/pipe", 0o600) == 0)
         #expect(try agent.refusal(.write, "pipe") == .notRegular)
@@ -325,7 +325,7 @@ import Testing
         #expect(done.failure == nil)
     }
 
-    @Test func `a directory is made with those above it, and twice is no failure`() throws {
+    @Test func `a directory is made with its parents, and making it again succeeds`() throws {
         let agent = try agent()
         let done = try agent.done(agent.open(.makeDirectory, "a/b/c", mode: 0o700))
         #expect(done.flags == .created)
@@ -366,11 +366,11 @@ import Testing
         #expect(try String(contentsOfFile: agent.directory + "/to/sub/-name", encoding: .utf8) == "content")
     }
 
-    @Test func `what is no archive is a failure with tar's own message`() throws {
+    @Test func `unpacking an invalid archive fails with tar's message`() throws {
         let agent = try agent()
         let stream = try agent.open(.unpack, "to")
         #expect(try agent.next(stream: stream).type == .opened)
-        try agent.content("this is no archive", to: stream)
+        try agent.content("not an archive", to: stream)
         let done = try agent.endWriting(stream)
         #expect(done.failure == .programFailed)
         #expect(done.message.contains("tar ended with 2"))
