@@ -232,6 +232,30 @@ let package = Package(
             ],
             swiftSettings: settings
         ),
+        .target(
+            name: "CAgentOnHost",
+            path: "Tests/CAgentOnHost"
+        ),
+        .executableTarget(
+            name: "AgentOnHost",
+            dependencies: [
+                "AgentProtocol",
+                "CAgentOnHost",
+                "SwiftletAgentCore",
+            ],
+            path: "Tests/AgentOnHost",
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletAgentCoreTests",
+            dependencies: [
+                "AgentOnHost",
+                "AgentProtocol",
+                "SwiftletAgentCore",
+                "SwiftletTestSupport",
+            ],
+            swiftSettings: settings
+        ),
         .testTarget(
             name: "SwiftletBenchTests",
             dependencies: [

@@ -67,6 +67,13 @@ static struct cprocess_failure enter_limits(const struct cprocess_program *progr
     struct rlimit core = {0, 0};
     if (setrlimit(RLIMIT_CORE, &core) < 0) return failed(CPROCESS_STEP_CORE_LIMIT, errno);
     if (program->nice && setpriority(PRIO_PROCESS, 0, program->nice) < 0) return failed(CPROCESS_STEP_NICE, errno);
+    if (program->oom_score_adjustment) {
+        int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        size_t length = strlen(program->oom_score_adjustment);
+        if (score < 0 || write(score, program->oom_score_adjustment, length) != (ssize_t)length)
+            return failed(CPROCESS_STEP_OOM_SCORE, errno);
+        close(score);
+    }
     struct rlimit files = {program->descriptor_limit, program->descriptor_limit};
     if (program->descriptor_limit && setrlimit(RLIMIT_NOFILE, &files) < 0)
         return failed(CPROCESS_STEP_DESCRIPTOR_LIMIT, errno);

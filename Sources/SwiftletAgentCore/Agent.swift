@@ -8,6 +8,7 @@ import Glibc
 package final class Agent {
     private let guest: any GuestSystem
     private let known: [InterpreterProgram]
+    private let interruptDelay: UInt64
     private let loop: EventLoop
     private let port: ControlPort
     private let programs: Programs
@@ -22,13 +23,16 @@ package final class Agent {
     /// - Parameters:
     ///   - descriptor: the control port, non-blocking.
     ///   - directory: where programs start.
+    ///   - interruptDelay: milliseconds between the steps that end an interpreter's call: interrupt, kill its children, kill it.
     package init(
         port descriptor: Int32,
         guest: any GuestSystem,
         interpreters: [InterpreterProgram],
-        directory: String = "/app"
+        directory: String = "/app",
+        interruptDelay: UInt64 = 100
     ) throws(BootError) {
         self.guest = guest
+        self.interruptDelay = interruptDelay
         known = interpreters
         loop = try EventLoop()
         programs = try Programs(cgroup: guest.programsCgroup, directory: directory, loop: loop)
@@ -63,6 +67,7 @@ package final class Agent {
     private func makeInterpreters() {
         for program in known where access(program.words[0], X_OK) == 0 {
             let interpreter = Interpreter(program, programs: programs, loop: loop, agent: self)
+            interpreter.interruptDelay = interruptDelay
             interpreter.onIdle = { [unowned self] in interpreterIsIdle() }
             interpreters.append(interpreter)
             if Cgroups.totalMemory() >= program.memory { interpreter.start() }

@@ -47,6 +47,8 @@ final class Interpreter {
     /// Nanoseconds of processor time that were spent before the current call.
     private var spentBefore: UInt64 = 0
 
+    /// Milliseconds between the steps that end a call.
+    var interruptDelay: UInt64 = 100
     /// Called when it is ready for code, at first and after each call.
     var onIdle: () -> Void = {}
 
@@ -234,12 +236,12 @@ final class Interpreter {
         switch step {
         case 0:
             kill(pid, SIGINT)
-            loop.schedule(milliseconds: 100) { [unowned self] in interrupt(execution, step: 1) }
+            loop.schedule(milliseconds: interruptDelay) { [unowned self] in interrupt(execution, step: 1) }
         case 1:
             // While the interpreter waits for a child in C code, it does not see the interrupt.
             ProcessTable.descendants(of: pid, startedSince: callStart).forEach { kill($0, SIGKILL) }
             kill(pid, SIGINT)
-            loop.schedule(milliseconds: 100) { [unowned self] in interrupt(execution, step: 2) }
+            loop.schedule(milliseconds: interruptDelay) { [unowned self] in interrupt(execution, step: 2) }
         default:
             kill(pid, SIGKILL)
         }

@@ -13,7 +13,7 @@ package struct JSONMinifier {
     package static func fields(of input: [UInt8]) -> [(name: String, value: [UInt8])]? {
         input.withUnsafeBufferPointer { bytes in
             var minifier = JSONMinifier(scanner: JSONScanner(bytes, limits: limits))
-            // What is malformed and what is too deep are nil alike.
+            // Malformed and too deep texts both give nil.
             return try? minifier.fields()
         }
     }

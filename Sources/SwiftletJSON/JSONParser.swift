@@ -62,7 +62,7 @@ package struct JSONParser {
         let text = String(decoding: scanner.bytes[token.range], as: UTF8.self)
         if token.isWhole, let whole = Int(text) { return .integer(whole) }
         guard let number = Double(text), number.isFinite else { throw .numberOutOfRange }
-        // 1.0 is what 1 is.
+        // 1.0 equals 1.
         return Int(exactly: number).map { .integer($0) } ?? .number(number)
     }
 }

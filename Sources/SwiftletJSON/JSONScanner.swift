@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Finds the tokens of a JSON text (RFC 8259) in UTF-8, in one pass. It alone decides whether a text is valid; its users say what
-/// becomes of the tokens. Any bytes are valid or refused; nothing traps.
+/// Finds the tokens of a JSON text (RFC 8259) in UTF-8, in one pass. It alone decides whether a text is valid; its users decide
+/// what to do with the tokens. Any bytes are valid or refused; nothing traps.
 ///
 /// A user calls `token` for a value. Behind the start of an array it calls `isNext` and `token` for each element, behind that of an object
 /// `isNext`, `fieldName` and `token` for each field, and `finish` behind the whole.
 struct JSONScanner {
-    /// Bounds of what a text may have.
+    /// Bounds on a text.
     struct Limits {
         /// Levels of values.
         var depth: Int
@@ -38,7 +38,7 @@ struct JSONScanner {
         let isWhole: Bool
     }
 
-    /// What closes an array or an object.
+    /// The closing bracket of an array or an object.
     enum Closing: UInt8 {
         case array = 0x5d
         case object = 0x7d

@@ -2,9 +2,9 @@
 
 package import NIOCore
 
-/// Turns bytes that may be no text into the inside of a JSON string, piece by piece.
+/// Escapes bytes, which need not be UTF-8, as the content of a JSON string, piece by piece.
 ///
-/// What is not UTF-8 becomes U+FFFD, one for each maximal ill-formed part, as `String(decoding:as:)` does it; a character that is
+/// Ill-formed UTF-8 becomes U+FFFD, one for each maximal ill-formed part, as `String(decoding:as:)` does it; a character that is
 /// cut by a piece's end is held back until the next piece.
 package struct JSONStringEscaper: Sendable {
     private static let hexadecimal = Array("0123456789abcdef".utf8)
@@ -26,7 +26,7 @@ package struct JSONStringEscaper: Sendable {
         joined.withUnsafeBufferPointer { escapeAll($0, into: &buffer) }
     }
 
-    /// Ends the string: a character that was begun and not finished is none.
+    /// Ends the string: an incomplete character becomes U+FFFD.
     package mutating func finish(into buffer: inout ByteBuffer) {
         if !pending.isEmpty { buffer.writeBytes(Self.replacement) }
         pending = []

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What stands at an index of bytes that should be UTF-8: a well-formed sequence, or the maximal part of one.
+/// The sequence at an index of bytes that should be UTF-8: a well-formed one, or the maximal part of one.
 /// Source: Unicode 15, table 3-7.
 struct UTF8Sequence {
     /// Its bytes.

@@ -22,9 +22,7 @@ final class BenchServer {
         supervisor.executableURL = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
         // 32 clients and a burst of 50 are more than a small machine would admit by itself. What still runs when a phase is over
         // is not waited for.
-        let own = [
-            "SWIFTLET_CPU_OVERCOMMIT": "200", "SWIFTLET_MEMORY_BUDGET_MB": "65536", "SWIFTLET_SHUTDOWN_SECONDS": "1",
-        ]
+        let own = ["SWIFTLET_MEMORY_BUDGET_MB": "65536", "SWIFTLET_SHUTDOWN_SECONDS": "1"]
         supervisor.environment = ProcessInfo.processInfo.environment.merging(own) { $1 }.merging(environment) { $1 }
         supervisor.arguments =
             [Supervisor.command, directory, settings.program] + settings.serveArguments(data: directory)

@@ -90,7 +90,9 @@ struct HostCheck {
         let text = (try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8)) ?? ""
         let line = text.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
         let available = (line?.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) >> 10
-        let words = "\(available) MiB available; microVMs may take \(settings.capacity.memoryMB) MiB"
+        let limits = settings.capacity.memory
+        let words =
+            "\(available) MiB available; microVMs may hold \(limits.budget) MiB and are promised \(limits.promised)"
         let needed = settings.memoryMB + 128
         if available < needed {
             return Finding(

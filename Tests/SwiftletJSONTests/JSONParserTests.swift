@@ -8,7 +8,7 @@ import Testing
 
 @Suite struct JSONParserTests {
     private func parsed(_ text: String) -> JSONValue? {
-        // What is no JSON is nil here.
+        // Invalid JSON gives nil here.
         try? JSONValue(parsing: ByteBuffer(string: text))
     }
 
@@ -25,7 +25,7 @@ import Testing
     ]
 
     @Test(arguments: texts)
-    func whatIsJSONIsRead(text: String, value: JSONValue) {
+    func validTextsAreRead(text: String, value: JSONValue) {
         #expect(parsed(text) == value)
     }
 
@@ -35,11 +35,11 @@ import Testing
         "[1,]", "[,1]", "[1 2]", "{", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,}", "{a:1}", "{\"a\" 1}", "{1:1}",
         "1 2", "{}x", "\u{feff}{}",
     ])
-    func whatIsNoJSONIsRefused(text: String) {
+    func invalidTextsAreRefused(text: String) {
         #expect(parsed(text) == nil)
     }
 
-    @Test func bytesThatAreNoTextAreRefused() {
+    @Test func bytesThatAreNoUTF8AreRefused() {
         for bytes: [UInt8] in [[0x22, 0xff, 0x22], [0x22, 0xc3, 0x22], [0x22, 0xed, 0xa0, 0x80, 0x22], [0xff]] {
             #expect(throws: (any Error).self) { try JSONValue(parsing: ByteBuffer(bytes: bytes)) }
         }
@@ -63,7 +63,7 @@ import Testing
         #expect(parsed(many(100_000)) == nil)
     }
 
-    @Test func itReadsWhatItWrites() {
+    @Test func writtenValuesAreReadBack() {
         var generator = SeededGenerator(seed: 1)
         let atoms: [JSONValue] = [
             .null, .bool(true), .integer(.min), .integer(.max), .number(0.1), .string("\u{0}\u{1f}\"\\é😀\u{2028}"),

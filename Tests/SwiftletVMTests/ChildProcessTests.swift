@@ -30,6 +30,15 @@ import Testing
         try await threads.shutdownGracefully()
     }
 
+    /// A file that has no name any more.
+    private func temporaryFile() throws -> Int32 {
+        let path = NSTemporaryDirectory() + "/swiftlet-\(UUID().uuidString)"
+        let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        try #require(descriptor >= 0)
+        try FileManager.default.removeItem(atPath: path)
+        return descriptor
+    }
+
     private func openDescriptors() throws -> Int {
         try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count
     }
@@ -84,6 +93,28 @@ import Testing
             let command = ShortCommand("/bin/sleep", ["60"])
             let outcome = try await command.run(within: .milliseconds(50), spawner: spawner, threads: threads)
             #expect(outcome.status == .signaled(9))
+        }
+    }
+
+    @Test func theKernelKillsAQEMURatherThanTheServer() async throws {
+        try await withThreads { spawner, threads in
+            let output = try temporaryFile()
+            defer { close(output) }
+            var limits = ChildProcess.Limits()
+            limits.oomScoreAdjustment = min(HostMemory.ownOOMScoreAdjustment + 500, 1_000)
+            let child = try await ChildProcess.spawn(
+                "/bin/cat",
+                arguments: ["/proc/self/oom_score_adj"],
+                descriptors: [0, output, output],
+                limits: limits,
+                on: spawner
+            )
+            #expect(try await child.wait(on: threads) == .exited(0))
+            var bytes = [UInt8](repeating: 0, count: 20)
+            let count = pread(output, &bytes, bytes.count, 0)
+            let value = String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
+            #expect(Int(value.dropLast()) == limits.oomScoreAdjustment)
+            #expect(try #require(limits.oomScoreAdjustment) > HostMemory.ownOOMScoreAdjustment)
         }
     }
 
@@ -201,6 +232,7 @@ extension EngineContext {
             jail: .none,
             cgroups: nil,
             mayRenice: false,
+            oomScoreAdjustment: 500,
             imageDirectory: directory,
             kernel: "kernel",
             initramfs: "initramfs",

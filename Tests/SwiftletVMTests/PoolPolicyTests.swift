@@ -160,38 +160,3 @@ import Testing
         }
     }
 }
-
-@Suite struct HostCapacityTests {
-    private let small = VMShape(memoryMB: 448, vcpuCount: 1)
-
-    @Test func eachLimitRefusesWithItsReason() throws {
-        var byCount = HostCapacity(limits: .init(vms: 1, memoryMB: 10_000, vcpus: 10, starting: 10))
-        try byCount.admit(small)
-        #expect(throws: MicroVMError.full(reason: "All 1 microVMs of this node are in use")) {
-            try byCount.admit(small)
-        }
-        var byMemory = HostCapacity(limits: .init(vms: 10, memoryMB: 1_000, vcpus: 10, starting: 10))
-        try byMemory.admit(small)
-        #expect(throws: MicroVMError.self) { try byMemory.admit(small) }
-        var byProcessors = HostCapacity(limits: .init(vms: 10, memoryMB: 10_000, vcpus: 3, starting: 10))
-        try byProcessors.admit(VMShape(memoryMB: 128, vcpuCount: 2))
-        #expect(throws: MicroVMError.self) { try byProcessors.admit(VMShape(memoryMB: 128, vcpuCount: 2)) }
-        try byProcessors.admit(small)
-        var byStarts = HostCapacity(limits: .init(vms: 10, memoryMB: 10_000, vcpus: 10, starting: 1))
-        try byStarts.admit(small)
-        #expect(throws: MicroVMError.self) { try byStarts.admit(small) }
-        byStarts.started()
-        try byStarts.admit(small)
-    }
-
-    @Test func whatIsReleasedCanBeTakenAgainAndARefusalTakesNothing() throws {
-        var capacity = HostCapacity(limits: .init(vms: 10, memoryMB: 512, vcpus: 10, starting: 10))
-        for _ in 0..<100 {
-            try capacity.admit(small)
-            #expect(throws: MicroVMError.self) { try capacity.admit(small) }
-            capacity.started()
-            capacity.release(small)
-        }
-        #expect(capacity.vms == 0 && capacity.memoryMB == 0 && capacity.vcpus == 0 && capacity.starting == 0)
-    }
-}

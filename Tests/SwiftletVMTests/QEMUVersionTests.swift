@@ -95,6 +95,19 @@ import Testing
         }
     }
 
+    @Test func aDiskIsThrottledOnlyWhereARateIsGiven() {
+        let files = QEMUCommand.Files(kernel: "k", initramfs: "i", rootFileSystem: "r", templateDisk: "t", disk: "d")
+        let shape = VMShape(memoryMB: 512, vcpuCount: 2)
+        func arguments(_ rate: DiskRate?) -> [String] {
+            let platform = platform(Self.old)
+            return QEMUCommand(platform: platform, shape: shape, start: .boot, files: files, diskRate: rate).arguments
+        }
+        #expect(!arguments(nil).contains { $0.contains("throttle") })
+        let limited = arguments(DiskRate(bytesPerSecond: 1_000, requestsPerSecond: 0))
+        #expect(limited.contains { $0.contains("x-bps-total=1000,") && !$0.contains("iops") })
+        #expect(value(of: "-blockdev", in: limited).hasPrefix("{\"driver\":\"throttle\",\"node-name\":\"root\""))
+    }
+
     @Test func firmwareIsLookedForBesideQEMU() {
         var platform = platform(Self.new)
         platform.firmwareDirectories = ["/opt/qemu/share/qemu", "/opt/qemu/share/seabios"]

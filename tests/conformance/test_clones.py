@@ -212,22 +212,20 @@ def test_what_the_node_cannot_hold_is_refused_with_the_reason():
         server.stop()
 
 
-@pytest.mark.parametrize(
-    "settings, words",
-    [
-        ({"SWIFTLET_MEMORY_BUDGET_MB": "600"}, "MiB of memory left"),
-        ({"SWIFTLET_CPU_OVERCOMMIT": "1"}, "virtual processors are in use"),
-    ],
-)
-def test_memory_and_processors_are_limits_too(settings, words):
-    server = Server(SWIFTLET_POOL_SIZE="0", SWIFTLET_POOL_MAXIMUM="0", **settings)
+def test_memory_is_promised_up_to_the_limit():
+    server = Server(
+        SWIFTLET_POOL_SIZE="0",
+        SWIFTLET_POOL_MAXIMUM="0",
+        SWIFTLET_MEMORY_BUDGET_MB="600",
+        SWIFTLET_MEMORY_OVERCOMMIT="1",
+    )
     try:
-        cores = os.cpu_count()
-        first = server.session(vcpu_count=1 if cores == 1 else 2 if cores < 4 else 4)
+        first = server.session()
         first.run("1")
         refused = server.session(memory_mb=512, vcpu_count=8)
         reply = refused.post("/execute", {"command": "1", "session_id": refused.id})
-        assert reply.status_code == 503 and words in reply.json()["detail"]
+        assert reply.status_code == 503 and int(reply.headers["Retry-After"]) > 0
+        assert "MiB of memory left" in reply.json()["detail"] and "memoryOvercommit" in reply.json()["detail"]
     finally:
         server.stop()
 
@@ -524,7 +522,7 @@ def cgroups_of(server):
 @pytest.mark.alone
 @pytest.mark.soak
 def test_kills_under_load_leave_nothing():
-    server = Server(SWIFTLET_POOL_SIZE="2", SWIFTLET_MEMORY_MB="128", SWIFTLET_CPU_OVERCOMMIT="100")
+    server = Server(SWIFTLET_POOL_SIZE="2", SWIFTLET_MEMORY_MB="128")
     try:
         for _ in range(10 if SOAK else 2):
             sessions = [server.session(memory_mb=128) for _ in range(20)]

@@ -20,6 +20,7 @@ enum cprocess_step {
     CPROCESS_STEP_CGROUP,
     CPROCESS_STEP_CORE_LIMIT,
     CPROCESS_STEP_NICE,
+    CPROCESS_STEP_OOM_SCORE,
     CPROCESS_STEP_FILE_SIZE_LIMIT,
     CPROCESS_STEP_DESCRIPTOR_LIMIT,
     /// Putting the child's descriptors in their places and closing the others.
@@ -51,6 +52,8 @@ struct cprocess_program {
     uint64_t descriptor_limit;
     /// Added to the child's nice value.
     int nice;
+    /// The child's value in /proc/self/oom_score_adj; NULL for that of this process.
+    const char *oom_score_adjustment;
 };
 
 /// Starts a program that dies with the calling *thread*'s process.
@@ -82,6 +85,9 @@ int cprocess_send_descriptor(int socket, const char *bytes, size_t count, int de
 
 /// Sets the nice value of all threads of a process; 0 or an errno.
 int cprocess_set_nice(pid_t pid, int nice);
+
+/// Lowers the size of the largest file that a process may write; 0 or an errno.
+int cprocess_limit_file_size(pid_t pid, uint64_t bytes);
 
 /// The frequency of this processor's time stamp counter in kHz, measured over about 20 ms; 0 where there is none.
 uint64_t cprocess_tsc_khz(void);

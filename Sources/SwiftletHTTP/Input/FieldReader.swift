@@ -4,8 +4,8 @@ import Foundation
 package import NIOCore
 import SwiftletJSON
 
-/// Reads the named fields of a query, a form (`application/x-www-form-urlencoded`) or a multipart form, and collects what is wrong
-/// with them, as ``BodyReader`` does for JSON.
+/// Reads the named fields of a query, a form (`application/x-www-form-urlencoded`) or a multipart form, and collects their
+/// problems, as ``BodyReader`` does for JSON.
 ///
 /// The rules are the same for each encoding:
 /// - Of the values of one name, the last counts. Fields that are not read are ignored, whatever they contain.
@@ -27,7 +27,7 @@ package struct FieldReader: Sendable {
 
     private let place: Place
     private var values: [String: Value] = [:]
-    /// What is wrong with the fields that were read, in the order of reading.
+    /// The problems of the fields that were read, in the order of reading.
     package private(set) var problems: [ValidationFailure.Problem] = []
 
     /// No fields yet; `set` and `append` add them.
@@ -126,7 +126,7 @@ package struct FieldReader: Sendable {
     ///
     /// - Parameters:
     ///   - allowsEmpty: whether an empty value counts as one.
-    ///   - message: what to report when there is none.
+    ///   - message: is reported when there is none.
     package mutating func requiredBytes(
         _ name: String,
         allowsEmpty: Bool = true,
@@ -167,7 +167,7 @@ package struct FieldReader: Sendable {
         return nil
     }
 
-    /// A flag, in one of pydantic's words; false when there is no such field.
+    /// A flag, in one of pydantic's spellings; false when there is no such field.
     package mutating func flag(_ name: String) -> Bool {
         guard let text = string(name) else { return false }
         switch text.lowercased() {
@@ -183,7 +183,7 @@ package struct FieldReader: Sendable {
     /// A value of another type; nil when there is no such field.
     ///
     /// - Parameters:
-    ///   - kind: what the value is, to be reported when `parse` returns nil.
+    ///   - kind: describes valid values in the message when `parse` returns nil.
     ///   - parse: makes the value of a text.
     package mutating func parsed<Parsed>(
         _ name: String,

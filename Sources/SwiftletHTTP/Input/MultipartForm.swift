@@ -2,7 +2,7 @@
 
 /// The fields of a multipart form as they arrive, except one part that is too large to be kept: the file.
 package struct MultipartForm: Sendable {
-    /// What arrives of the file.
+    /// An event of the file's part.
     package enum Event: Equatable, Sendable {
         case fileStart
         case fileContent([UInt8])

@@ -40,7 +40,7 @@ struct APIError: Error {
         APIError(.contentTooLarge, "The request's body is larger than \(limit) bytes")
     }
 
-    /// The one place where the session service's refusals become HTTP.
+    /// Maps the session service's errors to HTTP.
     init(_ error: SessionError) {
         switch error {
         case .notFound, .noVM, .executionNotFound: self.init(.notFound, error.description)
@@ -61,12 +61,12 @@ struct APIError: Error {
         }
     }
 
-    /// What it says, for people.
+    /// The message, for users.
     var detail: String {
         if case .string(let text) = body["detail"] { text } else { status.reasonPhrase }
     }
 
-    /// The one place where refusals of files become HTTP.
+    /// Maps errors of file operations to HTTP.
     init(_ error: FileError) {
         let status: HTTPResponse.Status =
             switch error.code {
@@ -107,7 +107,7 @@ package struct ValidationFailure: Error {
         /// The wrong value, if it is to be sent back.
         package var input: JSONValue?
 
-        /// What is wrong with a number: pydantic's word and message; nil when it lies in the range.
+        /// pydantic's type and message for a number outside of a range; nil when it lies in the range.
         static func outside(_ range: ClosedRange<Int>, _ number: Int) -> (type: String, message: String)? {
             if number < range.lowerBound {
                 return ("greater_than_equal", "Input should be greater than or equal to \(range.lowerBound)")

@@ -2,7 +2,7 @@
 
 /// An HTML file with places for values, `{{name}}`.
 struct HTMLTemplate: Sendable {
-    /// What stands in a place.
+    /// The value of a place.
     enum Value {
         /// Text, whose special characters are escaped.
         case text(String)

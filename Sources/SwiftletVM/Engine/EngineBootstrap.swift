@@ -55,6 +55,7 @@ struct EngineBootstrap: Sendable {
             jail: try await jail(for: qemu, spawner: spawner),
             cgroups: cgroups.controllers.isEmpty ? nil : cgroups,
             mayRenice: Self.mayRenice,
+            oomScoreAdjustment: min(HostMemory.ownOOMScoreAdjustment + 500, 1_000),
             imageDirectory: configuration.image.directory,
             kernel: URL(filePath: configuration.image.kernel).lastPathComponent,
             initramfs: URL(filePath: configuration.initramfs).lastPathComponent,
@@ -62,6 +63,7 @@ struct EngineBootstrap: Sendable {
             directory: configuration.directory,
             bootTimeout: configuration.bootTimeout,
             diskLimit: configuration.diskLimit,
+            diskRate: configuration.diskRate,
             eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
             spawner: spawner,
             blocking: threads

@@ -11,6 +11,8 @@ struct EngineContext: Sendable {
     var cgroups: HostCgroups?
     /// Whether a slower pace can be taken back: without the right to, a VM would keep it for life.
     var mayRenice: Bool
+    /// Of QEMU: higher than the server's, so that the kernel, short of memory, kills a VM and not the server with all of them.
+    var oomScoreAdjustment: Int
     /// The image's directory and the names of its kernel and initramfs in it.
     var imageDirectory: String
     var kernel: String
@@ -22,6 +24,8 @@ struct EngineContext: Sendable {
     var bootTimeout: Duration
     /// Bytes that a VM may write to its disk.
     var diskLimit: UInt64
+    /// How fast it may use it; nil for no limit.
+    var diskRate: DiskRate?
     var eventLoopGroup: any EventLoopGroup
     /// One thread that lives as long as the process; see `ChildProcess.spawn`.
     var spawner: NIOThreadPool

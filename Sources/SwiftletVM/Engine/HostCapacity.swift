@@ -1,35 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Foundation
-import SwiftletCore
-
-/// What a node gives its VMs, and what of it is taken.
+/// What a node promises its VMs, and what of it is taken. Processors are shared and limit nothing.
 package struct HostCapacity: Sendable {
     package struct Limits: Equatable, Sendable {
         /// VMs that may live at once.
         package var vms: Int
-        /// MiB for all VMs together, their QEMUs' own needs included.
-        package var memoryMB: Int
-        /// Virtual processors of all VMs together.
-        package var vcpus: Int
-        /// VMs that may be on their way at once; more are refused for now.
+        package var memory: MemoryPolicy.Limits
+        /// VMs that may be starting at once; more are refused for now.
         package var starting: Int
 
-        package init(vms: Int, memoryMB: Int, vcpus: Int, starting: Int) {
+        package init(vms: Int = 1_000, memory: MemoryPolicy.Limits, starting: Int = 64) {
             self.vms = vms
-            self.memoryMB = memoryMB
-            self.vcpus = vcpus
+            self.memory = memory
             self.starting = starting
         }
 
-        /// What this machine can bear: four fifths of the memory that the server may use, and so many virtual processors for each
-        /// real one.
-        package static func ofThisMachine(cpuOvercommit: Int) -> Limits {
-            let processors = ProcessInfo.processInfo.activeProcessorCount
-            let physical = Int(ProcessInfo.processInfo.physicalMemory)
-            let memory = (min(physical, HostCgroups.ownMemoryLimit ?? physical) >> 20) * 4 / 5
-            return Limits(vms: 1_000, memoryMB: memory, vcpus: processors * cpuOvercommit, starting: 64)
-        }
+        /// MiB that may be promised to all VMs together, their QEMUs' own needs included.
+        package var memoryMB: Int { memory.promised }
     }
 
     /// MiB that a VM's QEMU takes beside the guest's memory: code cache, stacks, buffers.
@@ -38,7 +25,6 @@ package struct HostCapacity: Sendable {
     package let limits: Limits
     package private(set) var vms = 0
     package private(set) var memoryMB = 0
-    package private(set) var vcpus = 0
     package private(set) var starting = 0
 
     package init(limits: Limits) {
@@ -55,18 +41,14 @@ package struct HostCapacity: Sendable {
             throw .full(
                 reason:
                     "This node has \(limits.memoryMB - memoryMB) of \(limits.memoryMB) MiB of memory left for microVMs, "
-                    + "and this one needs \(memory)"
+                    + "and this one needs \(memory) (settings memoryBudgetMb, memoryOvercommit)"
             )
-        }
-        guard vcpus + shape.vcpuCount <= limits.vcpus else {
-            throw .full(reason: "\(vcpus) of this node's \(limits.vcpus) virtual processors are in use")
         }
         guard starting < limits.starting else {
             throw .full(reason: "\(starting) microVMs are being started already")
         }
         vms += 1
         memoryMB += memory
-        vcpus += shape.vcpuCount
         starting += 1
     }
 
@@ -79,6 +61,5 @@ package struct HostCapacity: Sendable {
     package mutating func release(_ shape: VMShape) {
         vms -= 1
         memoryMB -= shape.memoryMB + Self.overheadMB
-        vcpus -= shape.vcpuCount
     }
 }

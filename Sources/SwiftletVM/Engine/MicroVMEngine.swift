@@ -13,15 +13,20 @@ import Synchronization
 package final class MicroVMEngine: VMProvider {
     private struct State {
         var capacity: HostCapacity
+        var disk: DiskBudget
         var accepting = true
+        /// VMs of which something is left.
+        var living: [String: MicroVM] = [:]
         /// Asked for, and not yet taken up by `run()`.
         var waiting: [String: MicroVM] = [:]
         var refused = 0
     }
 
     package let accelerator: Accelerator
-    private let resources: EngineContext
-    private let factory: MachinePool
+    let resources: EngineContext
+    let factory: MachinePool
+    let templates: TemplateLibrary?
+    private let memory: MemoryGuard
     private let logger: Logger
     private let state: Mutex<State>
     private let requests: AsyncStream<MicroVM>
@@ -39,6 +44,10 @@ package final class MicroVMEngine: VMProvider {
         let resources = try await EngineBootstrap(configuration: configuration, threads: threads, logger: logger)
             .resources()
         let library = try await Self.library(configuration, resources: resources, logger: logger)
+        let sample = try await threads.runIfActive {
+            MemoryPolicy.Sample(available: try HostMemory.available())
+        }
+        let memory = MemoryGuard(limits: configuration.capacity.memory, sample: sample, logger: logger)
         let factory = MachinePool(
             configuration: .init(
                 commonShape: configuration.commonShape,
@@ -47,9 +56,10 @@ package final class MicroVMEngine: VMProvider {
             ),
             resources: resources,
             templates: library,
-            logger: logger
+            logger: logger,
+            hasRoom: { memory.hasRoomForClone(of: $0) }
         )
-        return MicroVMEngine(configuration: configuration, resources: resources, factory: factory, logger: logger)
+        return MicroVMEngine(configuration, resources, factory: factory, templates: library, memory: memory, logger)
     }
 
     /// The template of a shape, built if it is not there.
@@ -89,12 +99,22 @@ package final class MicroVMEngine: VMProvider {
         )
     }
 
-    private init(configuration: Configuration, resources: EngineContext, factory: MachinePool, logger: Logger) {
+    private init(
+        _ configuration: Configuration,
+        _ resources: EngineContext,
+        factory: MachinePool,
+        templates: TemplateLibrary?,
+        memory: MemoryGuard,
+        _ logger: Logger
+    ) {
         accelerator = configuration.accelerator
         self.resources = resources
         self.factory = factory
+        self.templates = templates
+        self.memory = memory
         self.logger = logger
-        state = Mutex(State(capacity: HostCapacity(limits: configuration.capacity)))
+        let disk = DiskBudget(limit: configuration.diskBudget)
+        state = Mutex(State(capacity: HostCapacity(limits: configuration.capacity), disk: disk))
         (requests, requested) = AsyncStream.makeStream()
     }
 
@@ -118,19 +138,28 @@ package final class MicroVMEngine: VMProvider {
         environment: [String: String],
         diskLimit: UInt64?
     ) throws -> any VirtualMachine {
+        let id = MicroVM.makeID()
+        let quota = DiskQuota(bytes: min(diskLimit ?? resources.diskLimit, resources.diskLimit))
+        let free = DiskBudget.free(in: resources.directory)
         try state.withLock { state in
             guard state.accepting else { throw MicroVMError.cannotStart("The server is shutting down") }
             do {
-                try state.capacity.admit(shape)
+                // Nothing is taken before all of it is granted.
+                var (capacity, disk) = (state.capacity, state.disk)
+                try capacity.admit(shape)
+                try disk.admit(quota, free: free)
+                try memory.admit(id, shape)
+                (state.capacity, state.disk) = (capacity, disk)
             } catch {
                 state.refused += 1
                 throw error
             }
         }
         let vm = MicroVM(
+            id: id,
             shape: shape,
             environment: environment,
-            diskLimit: min(diskLimit ?? resources.diskLimit, resources.diskLimit),
+            diskQuota: quota,
             resources: resources,
             factory: factory,
             // Of the request that wants it.
@@ -140,6 +169,7 @@ package final class MicroVMEngine: VMProvider {
         let isAccepted = state.withLock { state in
             guard state.accepting else { return false }
             state.waiting[vm.id] = vm
+            state.living[vm.id] = vm
             return true
         }
         guard isAccepted else {
@@ -150,16 +180,35 @@ package final class MicroVMEngine: VMProvider {
         return vm
     }
 
+    /// VMs of which something is left.
+    var livingVMs: [MicroVM] { state.withLock { Array($0.living.values) } }
+
+    private func forget(_ vm: MicroVM) {
+        state.withLock { state in
+            state.capacity.release(vm.shape)
+            state.disk.release(vm.diskQuota)
+            state.living[vm.id] = nil
+        }
+        memory.remove(vm.id)
+    }
+
     package func run() async {
         await withDiscardingTaskGroup { group in
             group.addTask { [factory] in await factory.run() }
+            group.addTask { [self] in
+                await memory.run {
+                    try await self.measureMemory()
+                } perform: {
+                    await self.perform($0)
+                }
+            }
             for await vm in requests {
                 state.withLock { state in
                     state.waiting[vm.id] = nil
                 }
                 group.addTask { [self] in
                     await vm.run()
-                    state.withLock { $0.capacity.release(vm.shape) }
+                    forget(vm)
                 }
             }
             let abandoned = state.withLock { state in

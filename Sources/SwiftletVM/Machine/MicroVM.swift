@@ -31,8 +31,8 @@ package final class MicroVM: VirtualMachine {
     package let startedAt: Date
     package let started: ContinuousClock.Instant
 
+    let diskQuota: DiskQuota
     private let environment: [String: String]
-    private let diskLimit: UInt64
     private let resources: EngineContext
     private let logger: Logger
     private let factory: MachinePool
@@ -45,21 +45,22 @@ package final class MicroVM: VirtualMachine {
     private let endPromise: EventLoopPromise<VMEnd>
 
     /// - Parameters:
-    ///   - diskLimit: bytes that its guest may write to its disk.
+    ///   - diskQuota: what its guest may write to its disk.
     ///   - onReady: called once, when it no longer counts as starting.
     init(
+        id: String,
         shape: VMShape,
         environment: [String: String],
-        diskLimit: UInt64,
+        diskQuota: DiskQuota,
         resources: EngineContext,
         factory: MachinePool,
         logger: Logger,
         onReady: @escaping @Sendable () -> Void
     ) {
-        id = Self.makeID()
+        self.id = id
         self.shape = shape
         self.environment = environment
-        self.diskLimit = diskLimit
+        self.diskQuota = diskQuota
         self.resources = resources
         self.factory = factory
         self.onReady = onReady
@@ -74,7 +75,7 @@ package final class MicroVM: VirtualMachine {
         stopPromise = eventLoop.makePromise()
     }
 
-    private static func makeID() -> String {
+    static func makeID() -> String {
         let alphabet = Array("abcdefghijkmnpqrstuvwxyz23456789")
         var generator = SystemRandomNumberGenerator()
         return "vm-" + String((0..<12).compactMap { _ in alphabet.randomElement(using: &generator) })
@@ -95,6 +96,14 @@ package final class MicroVM: VirtualMachine {
         state.withLock { state in
             if case .running(let machine) = state { machine.end == nil } else { false }
         }
+    }
+
+    /// MiB that its machine holds alone; nil while it has none. Blocks for a moment.
+    var heldMemory: Int? {
+        let machine: QEMUMachine? = state.withLock { state in
+            if case .running(let machine) = state { machine } else { nil }
+        }
+        return machine?.heldMemory
     }
 
     /// How it became itself; nil before its guest has confirmed it.
@@ -218,8 +227,9 @@ package final class MicroVM: VirtualMachine {
             return true
         }
         guard isWanted else { return machine.kill(end ?? .killed(reason: "It was not wanted any more")) }
+        machine.limitDisk(to: diskQuota)
         if origin != .boot { machine.resume() }
-        let request = Prepare.fresh(hostName: id, diskLimit: diskLimit, environment: environment)
+        let request = Prepare.fresh(hostName: id, diskLimit: diskQuota.bytes, environment: environment)
         let limit = resources.bootTimeout
         let timer = machine.agent.eventLoop.scheduleTask(in: .nanoseconds(Int64(limit.seconds * 1e9))) {
             machine.kill(.killed(reason: "Its guest did not confirm that it is its own within \(Int(limit.seconds)) s"))

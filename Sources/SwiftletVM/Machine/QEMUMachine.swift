@@ -102,6 +102,9 @@ final class QEMUMachine: Sendable {
         }
     }
 
+    /// MiB that its QEMU holds alone; what it shares with other clones of its template does not count. Blocks for a moment.
+    var heldMemory: Int? { qemu.heldMemory }
+
     /// Waits until nothing of it is left.
     func waitForEnd() async throws -> VMEnd {
         try await endPromise.futureResult.get()
@@ -200,7 +203,12 @@ final class QEMUMachine: Sendable {
     }
 
     /// QEMU's process id; nil when it is gone.
-    var innermostProcess: Int32? { qemu.process.children.last ?? (end == nil ? qemu.process.pid : nil) }
+    var innermostProcess: Int32? { qemu.innermost }
+
+    /// Holds it to a VM's quota, or ends it.
+    func limitDisk(to quota: DiskQuota) {
+        if !qemu.limitDisk(to: quota) { kill(.killed(reason: "Its disk could not be limited")) }
+    }
 
     /// The last words of the guest's console.
     func consoleTail() async -> String { await qemu.consoleTail() }

@@ -23,27 +23,6 @@ actor MachinePool {
 
     typealias Job = @Sendable () async -> Void
 
-    private struct Caller {
-        var promise: EventLoopPromise<(QEMUMachine, QEMUMachine.Origin)>
-        let since = ContinuousClock.now
-    }
-
-    private struct Pool {
-        var plan: PoolPolicy
-        var idle: [QEMUMachine] = []
-        var callers: [PoolPolicy.Ticket: Caller] = [:]
-        var usedAt = ContinuousClock.now
-
-        /// Nobody waits for a machine, and none is on its way.
-        var isQuiet: Bool { callers.isEmpty && plan.starting + plan.refilling == 0 }
-
-        /// Since when somebody waits for whom no machine is on its way.
-        var waitingSince: ContinuousClock.Instant? {
-            guard plan.unserved > 0, let first = plan.queue.first else { return nil }
-            return callers[first]?.since
-        }
-    }
-
     /// A refill waits for this long after a machine was taken: its first call has the processors for itself.
     private static let courtesy = Duration.milliseconds(50)
     /// A pool that nobody has asked for in this time is given up, with its template's memory.
@@ -54,8 +33,10 @@ actor MachinePool {
     private let configuration: Configuration
     private let resources: EngineContext
     private let templates: TemplateLibrary?
+    /// Whether there is memory for one more machine of a shape that waits.
+    private let hasRoom: @Sendable (VMShape) -> Bool
     private let logger: Logger
-    private var pools: [VMShape: Pool] = [:]
+    private var pools: [VMShape: ShapePool] = [:]
     private var taken: [QEMUMachine.Origin: Int] = [:]
     /// Starts for callers, restores and boots apart: a boot takes seconds and must not hold restores up.
     private var starting: [QEMUMachine.Origin: Int] = [:]
@@ -64,8 +45,15 @@ actor MachinePool {
     private let jobs: AsyncStream<Job>
     private let submitted: AsyncStream<Job>.Continuation
 
-    init(configuration: Configuration, resources: EngineContext, templates: TemplateLibrary?, logger: Logger) {
+    init(
+        configuration: Configuration,
+        resources: EngineContext,
+        templates: TemplateLibrary?,
+        logger: Logger,
+        hasRoom: @escaping @Sendable (VMShape) -> Bool
+    ) {
         self.configuration = configuration
+        self.hasRoom = hasRoom
         self.resources = resources
         self.templates = templates
         self.logger = logger
@@ -76,6 +64,12 @@ actor MachinePool {
     var numbers: (idle: [VMShape: Int], taken: [String: Int]) {
         (pools.mapValues(\.idle.count), Dictionary(uniqueKeysWithValues: taken.map { ($0.key.rawValue, $0.value) }))
     }
+
+    /// All waiting machines.
+    var waiting: [QEMUMachine] { pools.values.flatMap(\.idle) }
+
+    /// Shapes of which machines wait or are on their way.
+    var usedShapes: Set<VMShape> { Set(pools.filter { !$0.value.idle.isEmpty || !$0.value.isQuiet }.keys) }
 
     /// Owns everything until it is cancelled; returns when nothing is left.
     func run() async {
@@ -119,7 +113,7 @@ actor MachinePool {
             return try await take(shape)
         case .queued(let ticket):
             let promise = resources.eventLoopGroup.next().makePromise(of: (QEMUMachine, QEMUMachine.Origin).self)
-            pools[shape]?.callers[ticket] = Caller(promise: promise)
+            pools[shape]?.callers[ticket] = ShapePool.Caller(promise: promise)
             serve()
             return try await withTaskCancellationHandler {
                 try await promise.futureResult.get()
@@ -150,11 +144,11 @@ actor MachinePool {
 
     // MARK: Starting machines
 
-    private func pool(_ shape: VMShape) -> Pool {
+    private func pool(_ shape: VMShape) -> ShapePool {
         if let known = pools[shape] { return known }
         var limits = configuration.pool
         if shape != configuration.commonShape { limits.minimum = 0 }
-        let fresh = Pool(plan: PoolPolicy(limits: limits))
+        let fresh = ShapePool(plan: PoolPolicy(limits: limits))
         pools[shape] = fresh
         return fresh
     }
@@ -195,7 +189,9 @@ actor MachinePool {
         // All pools together, so that sessions of many shapes do not fill the memory with clones that wait.
         guard pools.values.reduce(0, { $0 + $1.plan.idle }) < configuration.pool.maximum else { return }
         for shape in pools.keys.sorted(by: { $0.tag < $1.tag }) {
-            guard let plan = pools[shape]?.plan, plan.deficit(at: .now) > 0, let templates else { continue }
+            guard let plan = pools[shape]?.plan, plan.deficit(at: .now) > 0, let templates, hasRoom(shape) else {
+                continue
+            }
             guard templates.isReady(shape) else {
                 templates.want(shape, submit: submit)
                 continue
@@ -371,6 +367,26 @@ actor MachinePool {
                 .min(by: { $0.value.usedAt < $1.value.usedAt })?.key
         {
             giveUpPool(shape)
+        }
+    }
+
+    /// Ends all waiting machines, for want of memory.
+    func dropWaiting() {
+        for shape in pools.keys {
+            while let machine = pools[shape]?.idle.popLast() {
+                pools[shape]?.plan.lost()
+                machine.kill(.killed(reason: "The node's memory is short"))
+            }
+        }
+    }
+
+    /// Releases the memory of templates whose shapes no machine has.
+    ///
+    /// - Parameter living: shapes of VMs.
+    func dropUnusedTemplates(living: Set<VMShape>) {
+        guard let templates else { return }
+        for shape in templates.heldMemory.keys where !living.contains(shape) && !usedShapes.contains(shape) {
+            templates.forget(shape)
         }
     }
 

@@ -35,6 +35,8 @@ package final class ChildProcess: Sendable {
         package var descriptors: UInt64?
         /// Added to its nice value.
         package var nice: Int32 = 0
+        /// How readily the kernel kills it when memory is short, in proc(5)'s oom_score_adj; nil for the value of this process.
+        package var oomScoreAdjustment: Int?
 
         package init() {}
     }
@@ -86,24 +88,28 @@ package final class ChildProcess: Sendable {
         limits: Limits
     ) throws -> pid_t {
         var pid: pid_t = 0
+        let oomScore = limits.oomScoreAdjustment.map { Array("\($0)".utf8CString) }
         let failure = executable.withCString { path in
             argv.withUnsafeBufferPointer { argv in
                 envp.withUnsafeBufferPointer { envp in
                     descriptors.withUnsafeBufferPointer { descriptors in
                         limits.cgroups.withUnsafeBufferPointer { cgroups in
-                            var program = cprocess_program(
-                                path: path,
-                                argv: argv.baseAddress,
-                                envp: envp.baseAddress,
-                                descriptors: descriptors.baseAddress,
-                                descriptor_count: Int32(descriptors.count),
-                                cgroups: cgroups.baseAddress,
-                                cgroup_count: Int32(cgroups.count),
-                                file_size_limit: limits.fileSize ?? 0,
-                                descriptor_limit: limits.descriptors ?? 0,
-                                nice: limits.nice
-                            )
-                            return cprocess_spawn(&program, &pid)
+                            (oomScore ?? []).withUnsafeBufferPointer { oomScore in
+                                var program = cprocess_program(
+                                    path: path,
+                                    argv: argv.baseAddress,
+                                    envp: envp.baseAddress,
+                                    descriptors: descriptors.baseAddress,
+                                    descriptor_count: Int32(descriptors.count),
+                                    cgroups: cgroups.baseAddress,
+                                    cgroup_count: Int32(cgroups.count),
+                                    file_size_limit: limits.fileSize ?? 0,
+                                    descriptor_limit: limits.descriptors ?? 0,
+                                    nice: limits.nice,
+                                    oom_score_adjustment: oomScore.isEmpty ? nil : oomScore.baseAddress
+                                )
+                                return cprocess_spawn(&program, &pid)
+                            }
                         }
                     }
                 }
@@ -126,6 +132,7 @@ package final class ChildProcess: Sendable {
         case CPROCESS_STEP_CGROUP: "entering its cgroup"
         case CPROCESS_STEP_CORE_LIMIT: "setrlimit(RLIMIT_CORE)"
         case CPROCESS_STEP_NICE: "setpriority"
+        case CPROCESS_STEP_OOM_SCORE: "writing oom_score_adj"
         case CPROCESS_STEP_FILE_SIZE_LIMIT: "setrlimit(RLIMIT_FSIZE)"
         case CPROCESS_STEP_DESCRIPTOR_LIMIT: "setrlimit(RLIMIT_NOFILE)"
         case CPROCESS_STEP_DESCRIPTORS: "placing its descriptors"

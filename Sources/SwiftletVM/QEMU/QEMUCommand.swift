@@ -55,17 +55,20 @@ package struct QEMUCommand: Sendable {
         }
     }
 
-    package init(platform: QEMUPlatform, shape: VMShape, start: Start, files: Files) {
+    package init(platform: QEMUPlatform, shape: VMShape, start: Start, files: Files, diskRate: DiskRate? = nil) {
         self.platform = platform
         self.shape = shape
         self.start = start
         self.files = files
+        self.diskRate = diskRate
     }
 
     var platform: QEMUPlatform
     var shape: VMShape
     var start: Start
     var files: Files
+    /// How fast the disk may be used; nil for as fast as it is. A template does not depend on it.
+    var diskRate: DiskRate?
 
     package var arguments: [String] {
         var arguments = ["-name", "swiftlet"] + firmware + machine + processor + memory
@@ -113,7 +116,7 @@ package struct QEMUCommand: Sendable {
     }
 
     private var devices: [String] {
-        [
+        throttle + [
             "-chardev", "socket,id=console,fd=\(Descriptor.console.rawValue)", "-serial", "chardev:console",
             "-chardev", "socket,id=qmp,fd=\(Descriptor.qmp.rawValue)", "-mon", "chardev=qmp,mode=control",
             "-blockdev", blockDevice,
@@ -130,8 +133,25 @@ package struct QEMUCommand: Sendable {
         let image = "{\"driver\":\"raw\",\"read-only\":true,\"file\":\(shared(files.rootFileSystem))}"
         let backing =
             start == .restore ? overlay(shared(files.templateDisk), on: image, more: ",\"read-only\":true") : image
-        let more = ",\"node-name\":\"root\",\"discard\":\"unmap\",\"cache\":{\"direct\":false,\"no-flush\":true}"
-        return overlay(file(files.disk), on: backing, more: more)
+        let name = diskRate == nil ? "root" : "overlay"
+        let more = ",\"node-name\":\"\(name)\",\"discard\":\"unmap\",\"cache\":{\"direct\":false,\"no-flush\":true}"
+        let disk = overlay(file(files.disk), on: backing, more: more)
+        guard diskRate != nil else { return disk }
+        return """
+            {"driver":"throttle","node-name":"root","throttle-group":"disk","discard":"unmap",\
+            "cache":{"direct":false,"no-flush":true},"file":\(disk)}
+            """
+    }
+
+    /// The limits that the disk's node names; format: QEMU's documentation, docs/throttle.txt.
+    private var throttle: [String] {
+        guard let diskRate else { return [] }
+        let rates = [("bps", diskRate.bytesPerSecond), ("iops", diskRate.requestsPerSecond)].filter { $0.1 > 0 }
+        let limits = rates.map { name, value in
+            "x-\(name)-total=\(value),x-\(name)-total-max=\(DiskRate.burstFactor * value),"
+                + "x-\(name)-total-max-length=\(DiskRate.burstSeconds)"
+        }
+        return ["-object", "throttle-group,id=disk,\(limits.joined(separator: ","))"]
     }
 
     private func overlay(_ file: String, on backing: String, more: String) -> String {

@@ -22,6 +22,12 @@ package final class SealedMemory: Sendable {
         close(descriptor)
     }
 
+    /// Bytes that are in memory; holes are not.
+    package var residentSize: Int {
+        var status = stat()
+        return fstat(descriptor, &status) == 0 ? Int(status.st_blocks) * 512 : 0
+    }
+
     /// Empty memory that may be written, until `seal()`.
     package static func make(size: Int) throws -> SealedMemory {
         let descriptor = cprocess_memory_file("swiftlet-memory")

@@ -44,6 +44,14 @@ final class TemplateLibrary: Sendable {
         states.withLock { if case .ready = $0[shape] { true } else { false } }
     }
 
+    /// MiB that the loaded templates hold, by shape. Blocks for a moment.
+    var heldMemory: [VMShape: Int] {
+        let loaded = states.withLock { states in
+            states.compactMapValues { if case .ready(let loaded) = $0 { loaded } else { nil } }
+        }
+        return loaded.mapValues { $0.memory.residentSize >> 20 }
+    }
+
     /// Whether it is being loaded or built.
     func isComing(_ shape: VMShape) -> Bool {
         states.withLock { if case .coming = $0[shape] { true } else { false } }

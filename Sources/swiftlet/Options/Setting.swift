@@ -20,8 +20,11 @@ enum Setting: String, CaseIterable {
     case maximumVms
     case maximumStartingVms
     case memoryBudgetMb
-    case cpuOvercommit
+    case memoryOvercommit
     case diskMb
+    case diskBudgetMb
+    case diskMbPerSecond
+    case diskRequestsPerSecond
     case poolSize
     case poolMaximum
     case templates

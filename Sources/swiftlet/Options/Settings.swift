@@ -38,7 +38,11 @@ struct Settings: Sendable {
     var vcpuCount: Int
     var capacity: HostCapacity.Limits
     /// MiB that a VM may write to its disk.
-    var diskMB: Int
+    /// Nil for the usual, or what the image has room for.
+    var diskMB: Int?
+    var diskBudgetMB: Int?
+    /// Nil for no limit.
+    var diskRate: DiskRate?
     var pool: PoolPolicy.Limits
     /// Off, every VM boots.
     var usesTemplates: Bool
@@ -105,7 +109,9 @@ struct Settings: Sendable {
         memoryMB = try reader.integer(.memoryMb, in: Limits.memoryMB) ?? 512
         vcpuCount = try reader.integer(.vcpuCount, in: 1...8) ?? 2
         capacity = try Self.capacity(reader)
-        diskMB = try reader.integer(.diskMb, in: 64...1_048_576) ?? 4_096
+        diskMB = try reader.integer(.diskMb, in: 64...1_048_576)
+        diskBudgetMB = try reader.integer(.diskBudgetMb, in: 64...67_108_864)
+        diskRate = try Self.diskRate(reader)
         let minimum = try reader.integer(.poolSize, in: 0...1_000) ?? 2
         let maximum = try reader.integer(.poolMaximum, in: 0...1_000) ?? max(8, minimum)
         pool = PoolPolicy.Limits(minimum: min(minimum, maximum), maximum: maximum)
@@ -140,12 +146,22 @@ struct Settings: Sendable {
 
     /// What the operator allows, else what the machine has.
     private static func capacity(_ reader: SettingReader) throws -> HostCapacity.Limits {
-        let overcommit = try reader.integer(.cpuOvercommit, in: 1...1_000) ?? 16
-        var limits = HostCapacity.Limits.ofThisMachine(cpuOvercommit: overcommit)
+        let memory = MemoryPolicy.Limits(
+            machine: HostMemory.total,
+            budget: try reader.integer(.memoryBudgetMb, in: 128...67_108_864),
+            overcommit: try reader.decimal(.memoryOvercommit, in: 1...100) ?? 2
+        )
+        var limits = HostCapacity.Limits(memory: memory)
         limits.vms = try reader.integer(.maximumVms, in: 1...10_000) ?? limits.vms
-        limits.memoryMB = try reader.integer(.memoryBudgetMb, in: 128...67_108_864) ?? limits.memoryMB
         limits.starting = try reader.integer(.maximumStartingVms, in: 1...10_000) ?? limits.starting
         return limits
+    }
+
+    private static func diskRate(_ reader: SettingReader) throws -> DiskRate? {
+        let megabytes = try reader.integer(.diskMbPerSecond, in: 0...1_000_000) ?? 200
+        let requests = try reader.integer(.diskRequestsPerSecond, in: 0...10_000_000) ?? 10_000
+        guard megabytes > 0 || requests > 0 else { return nil }
+        return DiskRate(bytesPerSecond: megabytes << 20, requestsPerSecond: requests)
     }
 
     private static var executable: String? {
@@ -184,6 +200,18 @@ private struct SettingReader {
     func integer(_ setting: Setting, in range: ClosedRange<Int>) throws -> Int? {
         guard let text = string(setting) else { return nil }
         guard let number = Int(text), range.contains(number) else {
+            throw ValidationError(
+                "\(name(setting)) is '\(text)'; it must be a number from \(range.lowerBound) to \(range.upperBound)"
+            )
+        }
+        return number
+    }
+
+    func decimal(_ setting: Setting, in range: ClosedRange<Double>) throws -> Double? {
+        guard let text = string(setting) ?? config.double(forKey: ConfigKey(setting.rawValue)).map({ "\($0)" }) else {
+            return nil
+        }
+        guard let number = Double(text), range.contains(number) else {
             throw ValidationError(
                 "\(name(setting)) is '\(text)'; it must be a number from \(range.lowerBound) to \(range.upperBound)"
             )

@@ -71,7 +71,7 @@ final class FakeVMProvider: VMProvider {
     var numbers: EngineNumbers {
         get async {
             EngineNumbers(
-                capacity: HostCapacity(limits: .init(vms: 1_000, memoryMB: 1 << 20, vcpus: 1_000, starting: 64))
+                capacity: HostCapacity(limits: .init(memory: .init(machine: 1 << 20)))
             )
         }
     }

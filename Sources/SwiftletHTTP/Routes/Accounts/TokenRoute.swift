@@ -37,10 +37,10 @@ struct TokenRoute: Sendable {
         return response
     }
 
-    /// In OAuth2's manner, and in ours.
+    /// An error in the form of OAuth2 (RFC 6749, 5.2), with the `detail` that all our errors have.
     private static func refusal(_ error: String, _ description: String) -> APIError {
-        let words = JSONValue.string(description)
-        let body: JSONValue = ["error": .string(error), "error_description": words, "detail": words]
+        let description = JSONValue.string(description)
+        let body: JSONValue = ["error": .string(error), "error_description": description, "detail": description]
         var refusal = APIError(.badRequest, body: body)
         refusal.headers[.cacheControl] = "no-store"
         return refusal

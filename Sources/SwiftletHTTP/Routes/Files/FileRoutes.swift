@@ -46,7 +46,7 @@ struct FileRoutes: Sendable {
         }
     }
 
-    /// What `GET` would say, without the content; and how far a partial upload to the path is.
+    /// The headers of `GET`, and the size of a partial upload to the path.
     private func head(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let (file, _) = try FileInput.location(of: request, context, user: user)
@@ -84,7 +84,7 @@ struct FileRoutes: Sendable {
     }
 
     private func list(_ directory: FileLocation, after: [UInt8], limit: Int) async throws -> Response {
-        // No content leaves.
+        // A listing is not audited as a download.
         RequestAuditContext.record { $0.type = nil }
         let listing = try await files.list(directory, after: after, limit: limit)
         return Response(json: FileOutput.json(listing, of: directory))
@@ -112,8 +112,8 @@ struct FileRoutes: Sendable {
             headers[.contentRange] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(info.size)"
             return Response(status: .partialContent, headers: headers, body: Self.body(download, range))
         case .unsatisfiable:
-            let words = "The file has \(info.size) bytes"
-            return APIError(.rangeNotSatisfiable, words, headers: [.contentRange: "bytes */\(info.size)"]).response
+            let message = "The file has \(info.size) bytes"
+            return APIError(.rangeNotSatisfiable, message, headers: [.contentRange: "bytes */\(info.size)"]).response
         }
     }
 

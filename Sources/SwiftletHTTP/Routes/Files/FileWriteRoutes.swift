@@ -8,7 +8,7 @@ import SwiftletSessions
 
 /// `PUT` and `DELETE` of `/v1/sessions/{id}/files/{path}`.
 struct FileWriteRoutes: Sendable {
-    /// What a query says of an upload in parts.
+    /// The query's parameters of an upload in parts.
     private struct UploadPart {
         let offset: Int?
         let size: Int?
@@ -124,7 +124,7 @@ struct FileWriteRoutes: Sendable {
     }
 }
 
-/// An archive on its way in: its first bytes tell whether it is compressed.
+/// Uploads an archive to be unpacked; detects from its first bytes whether it is compressed.
 struct Unpacking {
     private static let gzip: [UInt8] = [0x1f, 0x8b]
 

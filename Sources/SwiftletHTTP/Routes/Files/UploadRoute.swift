@@ -15,7 +15,7 @@ struct UploadRoute: Sendable {
     var routes: [Route] { [Route(.post, "/upload", FileOperations.upload, upload, audit: .fileUploaded)] }
 
     private func upload(_ request: Request, _ context: AppContext) async throws -> Response {
-        // Who has no key is not listened to, unless it may be a field.
+        // A credential in a header is checked before the body is read; else the form must have `api_key` before the file.
         var user: UserID?
         if Authenticator.hasCredential(request.headers) { user = try await authenticator.user(request.headers) }
         var upload = FormUpload(files: files)
@@ -42,7 +42,7 @@ struct UploadRoute: Sendable {
         return Response(json: try await upload.finish())
     }
 
-    /// The user whom a header or the form so far names.
+    /// The user, authenticated by a header, or by the `api_key` among the fields that have arrived.
     private func user(_ known: UserID?, _ request: Request, _ form: MultipartForm) async throws -> UserID {
         if let known { return known }
         var fields = form.fields
@@ -50,7 +50,7 @@ struct UploadRoute: Sendable {
     }
 }
 
-/// The file of a form on its way into the guest.
+/// Writes the file of a form into the guest.
 private struct FormUpload {
     private enum Target {
         case file(FileUpload)
@@ -66,9 +66,9 @@ private struct FormUpload {
         self.files = files
     }
 
-    /// Begins with the file.
+    /// Opens the target of the file.
     ///
-    /// - Parameter fields: those before the file: what says where it goes must have come.
+    /// - Parameter fields: the fields before the file, which must name the target.
     mutating func open(_ fields: FieldReader, owner: UserID) async throws {
         guard target == nil else { throw APIError(.badRequest, "The form has more than one file") }
         var fields = fields
@@ -107,7 +107,7 @@ private struct FormUpload {
         }
     }
 
-    /// Puts the file into its place.
+    /// Moves the complete file to its path.
     mutating func finish() async throws -> JSONValue {
         var fields: [JSONValue.Field] = [
             .init(name: "status", value: "success"), .init(name: "remote_path", value: .string(path)),

@@ -6,7 +6,7 @@ import SwiftletCore
 import SwiftletJSON
 import SwiftletSessions
 
-/// Sessions that exist: which have a VM, how they are changed, and their end.
+/// Lists the sessions with a VM, and changes and deletes sessions.
 struct SessionChangeRoutes: Sendable {
     /// Bytes of a filter, which is compared with each sandbox's metadata.
     private static let maximumFilter = 4 * 1024
@@ -95,7 +95,7 @@ struct SessionChangeRoutes: Sendable {
 }
 
 extension JSONValue {
-    /// Whether it is an object with all of these fields, and what they say.
+    /// Whether it is an object with all of these fields and their values.
     func has(_ wanted: [Field]) -> Bool {
         guard case .object(let fields) = self else { return false }
         // As in a subscript, the last of two fields of one name counts.

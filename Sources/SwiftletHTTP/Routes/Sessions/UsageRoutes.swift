@@ -7,7 +7,7 @@ import SwiftletJSON
 import SwiftletSessions
 import SwiftletStore
 
-/// What sessions and users have used.
+/// Usage of sessions and users.
 struct UsageRoutes: Sendable {
     private static let maximumDays = 365
 
@@ -61,7 +61,7 @@ struct UsageRoutes: Sendable {
         ])
     }
 
-    /// The days that are asked for; anything when the query has problems.
+    /// The days of the query; today when the query is wrong.
     private static func period(_ query: inout FieldReader, today: UTCDay) -> ClosedRange<UTCDay> {
         let days = query.integer("days", in: 1...maximumDays) ?? 30
         let start = day("start_date", &query)
@@ -98,7 +98,7 @@ struct UsageRoutes: Sendable {
         ]
     }
 
-    /// To a millionth, as a reader of a bill wants it.
+    /// Rounded to a millionth.
     private static func rounded(_ value: Double) -> JSONValue {
         .number((value * 1e6).rounded() / 1e6)
     }
