@@ -115,9 +115,9 @@ struct Settings: Sendable {
         let minimum = try reader.integer(.poolSize, in: 0...1_000) ?? 2
         let maximum = try reader.integer(.poolMaximum, in: 0...1_000) ?? max(8, minimum)
         pool = PoolPolicy.Limits(minimum: min(minimum, maximum), maximum: maximum)
-        usesTemplates = try reader.choice(.templates) != YesOrNo.false
+        usesTemplates = try reader.flag(.templates) ?? true
         templatesMaximumMB = try reader.integer(.templatesMaximumMb, in: 64...10_485_760) ?? 16_384
-        insecureNoJail = try reader.choice(.insecureNoJail) == YesOrNo.true
+        insecureNoJail = try reader.flag(.insecureNoJail) ?? false
         bootTimeoutSeconds = try reader.integer(.bootTimeoutSeconds, in: 5...600) ?? 120
         outputLimitBytes = try reader.integer(.outputLimitBytes, in: 1_024...(16 << 30)) ?? 256 << 20
         retention = try Self.retention(reader)
@@ -142,11 +142,6 @@ struct Settings: Sendable {
         let days = try reader.integer(.executionRetentionDays, in: 1...3_650)
         limits.recordSeconds = days.map { $0 * 86_400 } ?? limits.recordSeconds
         return limits
-    }
-
-    private enum YesOrNo: String, CaseIterable {
-        case `true`
-        case `false`
     }
 
     /// What the operator allows, else what the machine has.
@@ -189,6 +184,11 @@ struct Settings: Sendable {
 
 /// Reads settings by their names and says what is wrong with them in the user's words.
 private struct SettingReader {
+    private enum YesOrNo: String, CaseIterable {
+        case `true`
+        case `false`
+    }
+
     let config: ConfigReader
 
     func string(_ setting: Setting) -> String? {
@@ -227,6 +227,15 @@ private struct SettingReader {
             throw ValidationError("\(name(setting)) is '\(text)'; it must be one of: \(known)")
         }
         return value
+    }
+
+    /// A truth value; the file's `true` and `false` arrive as the numbers 1 and 0.
+    func flag(_ setting: Setting) throws -> Bool? {
+        switch string(setting) {
+        case "1": true
+        case "0": false
+        default: try choice(setting).map { (word: YesOrNo) in word == .true }
+        }
     }
 
     func url(_ setting: Setting) throws -> String? {
