@@ -10,10 +10,11 @@ PROGRAM := .build/release/swiftlet
 PRODUCTS := swiftlet swiftlet-agent swiftlet-bench
 STAMP = @printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
 
-.PHONY: help run test test-kvm deps build image images unit runner conformance soak check bench peers deb clean
+.PHONY: help run test test-kvm test-qemu10 test-package package-trees deps build image images unit runner conformance soak check \
+	bench peers deb clean
 
 help: ## Lists the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 run: deps ## Sets everything up, starts the server, prints a key and a curl line
 	@scripts/build "swiftlet swiftlet-agent" standard
@@ -32,7 +33,7 @@ image: deps
 images: deps
 	@scripts/build "$(PRODUCTS)" "minimal standard"
 
-test: check deps images unit runner conformance test-kvm ## Builds and runs every test, on real microVMs
+test: check deps images unit runner conformance test-qemu10 package-trees test-kvm ## Builds and runs every test, on real microVMs
 	$(call STAMP,All tests passed)
 
 unit: images
@@ -52,16 +53,36 @@ runner: .venv/installed
 
 conformance: images .venv/installed
 	$(call STAMP,Conformance tests on a real server)
-	.venv/bin/python -m pytest -q --durations=10 tests/conformance
+	.venv/bin/python -m pytest -q --durations=10 -n 2 --dist loadfile -m "not alone" tests/conformance
+	$(call STAMP,Conformance tests that measure)
+	.venv/bin/python -m pytest -q --durations=10 -m alone tests/conformance
 
 soak: unit .venv/installed ## Runs the long forms of the tests that repeat one thing; takes an hour
 	$(call STAMP,Soak tests)
 	SWIFTLET_SOAK=1 swift test --skip-build --parallel
 	SWIFTLET_SOAK=1 .venv/bin/python -m pytest -q --durations=10 -m soak tests/conformance
+	SWIFTLET_QEMU=$$(tests/qemu10/unpack) .venv/bin/python -m pytest -q --durations=10 \
+		tests/conformance/test_clones.py tests/conformance/test_hostile.py
+	.venv/bin/python -m pytest -q --durations=10 tests/package
 
 test-kvm: images .venv/installed ## Runs the engine's tests under KVM, in an emulated machine that has it
 	$(call STAMP,Engine tests under KVM)
-	tests/kvm/run --venv .venv -- python3 -m pytest -q --durations=10 -m kvm tests/conformance/test_clones.py
+	tests/kvm/run --timeout 700 --venv .venv -- python3 -m pytest -q --durations=10 -m kvm tests/conformance/test_clones.py
+
+test-qemu10: images .venv/installed ## Runs the engine's tests on QEMU 10, which is unpacked and not installed
+	$(call STAMP,Engine tests on QEMU 10)
+	SWIFTLET_QEMU=$$(tests/qemu10/unpack) .venv/bin/python -m pytest -q --durations=10 -m "kvm or qemu" \
+		tests/conformance/test_clones.py tests/conformance/test_hostile.py
+
+package-trees: images .venv/installed
+	$(call STAMP,The Debian package on Debian 12 and 13)
+	@scripts/install-packages packaging
+	.venv/bin/python -m pytest -q --durations=10 -m "not soak" tests/package
+
+test-package: images .venv/installed ## Tests the Debian package, on fresh Debian systems and under systemd
+	$(call STAMP,The Debian package)
+	@scripts/install-packages packaging
+	.venv/bin/python -m pytest -q --durations=10 tests/package
 
 check: ## Checks formatting and the house rules
 	$(call STAMP,Checks)

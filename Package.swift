@@ -92,6 +92,9 @@ let package = Package(
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
+            resources: [
+                .embedInCode("Resources")
+            ],
             swiftSettings: settings
         ),
         .target(
@@ -229,6 +232,30 @@ let package = Package(
             ],
             swiftSettings: settings
         ),
+        .target(
+            name: "CAgentOnHost",
+            path: "Tests/CAgentOnHost"
+        ),
+        .executableTarget(
+            name: "AgentOnHost",
+            dependencies: [
+                "AgentProtocol",
+                "CAgentOnHost",
+                "SwiftletAgentCore",
+            ],
+            path: "Tests/AgentOnHost",
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "SwiftletAgentCoreTests",
+            dependencies: [
+                "AgentOnHost",
+                "AgentProtocol",
+                "SwiftletAgentCore",
+                "SwiftletTestSupport",
+            ],
+            swiftSettings: settings
+        ),
         .testTarget(
             name: "SwiftletBenchTests",
             dependencies: [
@@ -248,6 +275,7 @@ let package = Package(
             name: "SwiftletJSONTests",
             dependencies: [
                 "SwiftletJSON",
+                "SwiftletTestSupport",
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             swiftSettings: settings

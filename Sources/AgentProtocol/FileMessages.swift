@@ -58,8 +58,7 @@ package struct FileRequest: WireMessage {
 
     private static let unset: UInt16 = .max
 
-    /// - Throws: `ProtocolError` for what the other end would not take, so that whoever asks for it is told, and a request
-    ///   always fits into a frame.
+    /// - Throws: `ProtocolError` for a field that the agent would refuse. A request always fits into a frame.
     package init(
         _ operation: Operation,
         path: [UInt8],
@@ -125,7 +124,7 @@ package struct FileRequest: WireMessage {
     }
 }
 
-/// What a file is, as `stat` says it.
+/// The type and attributes of a file, from `stat`.
 package struct FileStatus: WireMessage {
     package enum Kind: UInt8, Sendable, CaseIterable {
         case regular = 1
@@ -310,12 +309,12 @@ package struct FileDone: WireMessage {
     }
 
     package var failure: Failure?
-    /// For a failure, what the guest says of it.
+    /// The error message of a failure.
     package var message: String
     package var flags: Flags
     /// Bytes that a read sent, or that a written or partial file has.
     package var count: UInt64
-    /// What is at the path now, where the operation tells.
+    /// The status of the file at the path, for the operations that report it.
     package var status: FileStatus?
 
     package init(

@@ -56,8 +56,8 @@ package enum FrameType: UInt8, Sendable, CaseIterable {
     case refuse = 12
     /// Agent to host, stream 0, once: the interpreters are warm and wait. A template is frozen after it.
     case warm = 13
-    /// Host to agent, stream 0, before `prepare`: a `Prepare` for practice. The agent goes through the ways of a first call without
-    /// one and answers with `warm`: a clone that waits has then paid for what its first call would.
+    /// Host to agent, stream 0, before `prepare`: a temporary `Prepare`. The agent executes the code paths of a first call and answers
+    /// with `warm`, so that the first call of a waiting clone is faster.
     case rehearse = 14
     /// Host to agent: opens the stream with a `FileRequest`.
     case file = 15

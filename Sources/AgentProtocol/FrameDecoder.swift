@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Cuts a byte stream into frames, however it was split on the way.
+/// Parses a byte stream into frames; a frame may arrive in any number of pieces.
 ///
 /// Holds at most one frame and what arrived behind it; a peer that announces more than a frame's limit is refused before
 /// anything is stored.

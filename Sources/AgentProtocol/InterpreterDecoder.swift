@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What an interpreter says to the agent; docs/agent-protocol.md.
+/// A message of an interpreter to the agent; docs/agent-protocol.md.
 package struct InterpreterMessage: Equatable, Sendable {
     package enum Kind: UInt8, Sendable {
         case ready = 1
@@ -26,12 +26,12 @@ package struct InterpreterMessage: Equatable, Sendable {
     }
 }
 
-/// Cuts an interpreter's bytes into messages. User code may write there too, so nothing is taken on trust.
+/// Parses the bytes of an interpreter into messages. User code can write to the same socket, so every field is checked.
 package struct InterpreterDecoder: Sendable {
     private static let doneLength: UInt32 = 14
 
     private var buffer: [UInt8] = []
-    /// Something arrived that is no message; nothing is read any more.
+    /// Invalid bytes arrived; nothing more is parsed.
     package private(set) var isBroken = false
 
     package init() {}
@@ -60,7 +60,7 @@ package struct InterpreterDecoder: Sendable {
         return message
     }
 
-    /// What the length field of a message may say: the kind's byte and its fields.
+    /// The valid values of a message's length field, which counts the byte of the kind and the fields.
     private static func lengths(of kind: InterpreterMessage.Kind) -> ClosedRange<UInt32> {
         switch kind {
         case .ready, .prepared: 1...1

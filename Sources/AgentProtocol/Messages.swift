@@ -26,7 +26,7 @@ package struct Hello: WireMessage {
     }
 }
 
-/// What makes this VM itself and no other: sent once, before any user code.
+/// The identity of a VM, sent before any user code runs.
 package struct Prepare: WireMessage {
     /// An environment variable.
     package struct Variable: Equatable, Sendable {
@@ -39,7 +39,7 @@ package struct Prepare: WireMessage {
         }
     }
 
-    /// Names this life of the VM; the answer repeats it.
+    /// Identifies this restore of the VM; the answer repeats it.
     package var generation: [UInt8]
     /// Nanoseconds since 1970, UTC, on the host's clock.
     package var wallClock: UInt64
@@ -108,7 +108,7 @@ package struct Prepare: WireMessage {
     }
 }
 
-/// What the agent did of `Prepare`.
+/// The agent's answer to `Prepare`: the parts that are in force.
 package struct Prepared: WireMessage {
     /// Things that must be this VM's own before user code runs.
     package struct Confirmation: OptionSet, Sendable, CustomStringConvertible {
@@ -277,7 +277,7 @@ package struct ExitReport: WireMessage {
         try check()
     }
 
-    /// What no agent of ours says is a breach: the host calculates with these numbers.
+    /// Refuses values that the agent never sends: the host calculates with these numbers.
     private func check() throws(ProtocolError) {
         let limit: UInt64 = 1 << 48
         guard droppedStdout < limit, droppedStderr < limit else {

@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-// The Swift runtime reads /proc/self/exe before main, and dies without it; as PID 1 nobody has mounted /proc for us.
+// The Swift runtime reads /proc/self/exe before main, and dies without it; for PID 1 /proc is not mounted yet.
 __attribute__((constructor(101))) static void mount_proc_early(void) {
     if (getpid() != 1) return;
     mkdir("/proc", 0555);

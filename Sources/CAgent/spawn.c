@@ -30,6 +30,16 @@ static int place_descriptors(const struct agent_program *program, int *report) {
     return syscall(SYS_close_range, count + 1, ~0U, 0) < 0 ? errno : 0;
 }
 
+/// Sets the limit on descriptors, up to the hard limit where this process may not raise that: only outside of a guest.
+static int limit_descriptors(void) {
+    struct rlimit files = {65536, 1048576}, present;
+    if (setrlimit(RLIMIT_NOFILE, &files) == 0) return 0;
+    if (errno != EPERM || getrlimit(RLIMIT_NOFILE, &present) < 0) return errno;
+    if (files.rlim_cur > present.rlim_max) files.rlim_cur = present.rlim_max;
+    files.rlim_max = present.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &files) < 0 ? errno : 0;
+}
+
 static int become_program(const struct agent_program *program, int *report) {
     struct sigaction standard;
     memset(&standard, 0, sizeof standard);
@@ -44,9 +54,11 @@ static int become_program(const struct agent_program *program, int *report) {
     int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (score < 0 || write(score, "0", 1) != 1) return errno;
     close(score);
-    struct rlimit files = {65536, 1048576}, core = {0, 0};
-    if (setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_CORE, &core) < 0) return errno;
-    int failure = place_descriptors(program, report);
+    int failure = limit_descriptors();
+    if (failure) return failure;
+    struct rlimit core = {0, 0};
+    if (setrlimit(RLIMIT_CORE, &core) < 0) return errno;
+    failure = place_descriptors(program, report);
     if (failure) return failure;
     if (chdir(program->directory) < 0) return errno;
     execve(program->path, program->argv, program->envp);

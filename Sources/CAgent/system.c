@@ -44,6 +44,14 @@ int agent_reseed(const uint8_t *bytes, size_t count) {
     return failure;
 }
 
+int agent_hold_blocks(const char *directory, int *file, uint64_t held, uint64_t wanted) {
+    if (*file < 0) *file = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (*file < 0) return errno;
+    if (wanted < held) return ftruncate(*file, (off_t)wanted) < 0 ? errno : 0;
+    if (wanted == held) return 0;
+    return fallocate(*file, 0, (off_t)held, (off_t)(wanted - held)) < 0 ? errno : 0;
+}
+
 int agent_loopback_up(void) {
     int handle = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (handle < 0) return errno;

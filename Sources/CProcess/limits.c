@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#define _GNU_SOURCE
 #include "CProcess.h"
 
 #include <dirent.h>
@@ -13,6 +14,11 @@ int cprocess_raise_descriptor_limit(void) {
     if (getrlimit(RLIMIT_NOFILE, &files) < 0) return errno;
     files.rlim_cur = files.rlim_max;
     return setrlimit(RLIMIT_NOFILE, &files) < 0 ? errno : 0;
+}
+
+int cprocess_limit_file_size(pid_t pid, uint64_t bytes) {
+    struct rlimit size = {bytes, bytes};
+    return prlimit(pid, RLIMIT_FSIZE, &size, NULL) < 0 ? errno : 0;
 }
 
 int cprocess_set_nice(pid_t pid, int nice) {

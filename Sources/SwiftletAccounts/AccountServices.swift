@@ -7,23 +7,23 @@ package import SwiftletCore
 import SwiftletMetrics
 package import SwiftletStore
 
-/// All that knows about users: their keys, tokens, plans and limits.
+/// The services for users: their keys, tokens, plans and limits.
 package struct AccountServices: Sendable {
     package struct Configuration: Sendable {
         package var plans: PlanCatalog
-        /// Signs tokens; whoever knows it can be anybody. 32 random bytes.
+        /// Signs tokens: 32 random bytes. Its owner can make a token for any user.
         package var tokenSecret: [UInt8]
-        /// How long a key and a plan are taken as they were read.
+        /// How long keys and plans are cached.
         package var cacheLife: Duration
-        /// What a password's check costs.
+        /// The cost of a password's check.
         package var passwordCost: PasswordHash.Cost
-        /// The server's address as browsers reach it; nil takes what clients call it.
+        /// The server's address as browsers reach it; nil takes the `Host` header.
         package var publicURL: String?
         /// How many reverse proxies stand before the server; their `X-Forwarded-For` tells where a log-in comes from.
         package var proxies: Int
         /// Seconds for which keys are remembered that were revoked or have expired.
         package var keyRetentionSeconds: Int
-        /// What passwords are checked on. Their checks take long, so a server has threads for nothing else.
+        /// The threads that check passwords. A check takes long, so a server has threads that do nothing else.
         package var passwordThreads: NIOThreadPool
         /// The clocks by which rates, blocks, expiries and caches are measured. Tokens are checked by the machine's own clock.
         package var time: any TimeSource
@@ -94,7 +94,7 @@ package struct AccountServices: Sendable {
         self.logger = logger
     }
 
-    /// Counts what was refused, for monitoring.
+    /// Counts a refusal, for monitoring.
     package func countRefusal(by limit: String) {
         admission.refusals.add(["limit": limit])
     }

@@ -4,7 +4,7 @@ package import Logging
 import ServiceLifecycle
 import SwiftletStore
 
-/// Writes down late what no request shall wait for, and forgets what is over.
+/// Flushes pending updates that requests do not wait for, and deletes expired rows.
 package struct MaintenanceService: Service {
     private let accounts: AccountServices
 
@@ -37,10 +37,10 @@ package struct MaintenanceService: Service {
     }
 }
 
-/// Something to be done again and again.
+/// Work that is repeated at an interval.
 package struct PeriodicTask: Sendable {
     let name: String
-    /// Seconds from one time to the next.
+    /// Seconds between two runs.
     let interval: Int
     let work: @Sendable () async throws -> Void
 
@@ -51,7 +51,7 @@ package struct PeriodicTask: Sendable {
     }
 }
 
-/// PeriodicTasks that do not depend on each other: the failure of one is logged, and keeps none of the others from being done.
+/// Independent periodic tasks: the failure of one is logged, and the others run.
 package struct PeriodicTasks: Sendable {
     private let tasks: [PeriodicTask]
     private let logger: Logger
@@ -61,7 +61,7 @@ package struct PeriodicTasks: Sendable {
         self.logger = logger
     }
 
-    /// Does what is due in some second.
+    /// Runs the tasks that are due in this second.
     package func perform(at second: Int) async {
         for task in tasks where second.isMultiple(of: task.interval) {
             do {

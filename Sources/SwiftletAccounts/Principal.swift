@@ -2,9 +2,9 @@
 
 package import SwiftletCore
 
-/// Whose request it is, and what they may do.
+/// An authenticated user with their plan.
 package struct Principal: Sendable {
-    /// What the request proved it with.
+    /// The credential that authenticated the request.
     package enum Credential: Equatable, Sendable {
         case key(Int64)
         case token

@@ -8,6 +8,7 @@ import Glibc
 package final class Agent {
     private let guest: any GuestSystem
     private let known: [InterpreterProgram]
+    private let interruptDelay: UInt64
     private let loop: EventLoop
     private let port: ControlPort
     private let programs: Programs
@@ -22,13 +23,16 @@ package final class Agent {
     /// - Parameters:
     ///   - descriptor: the control port, non-blocking.
     ///   - directory: where programs start.
+    ///   - interruptDelay: milliseconds between the steps that end an interpreter's call: interrupt, kill its children, kill it.
     package init(
         port descriptor: Int32,
         guest: any GuestSystem,
         interpreters: [InterpreterProgram],
-        directory: String = "/app"
+        directory: String = "/app",
+        interruptDelay: UInt64 = 100
     ) throws(BootError) {
         self.guest = guest
+        self.interruptDelay = interruptDelay
         known = interpreters
         loop = try EventLoop()
         programs = try Programs(cgroup: guest.programsCgroup, directory: directory, loop: loop)
@@ -61,8 +65,9 @@ package final class Agent {
     }
 
     private func makeInterpreters() {
-        for program in known where access(program.words[0], X_OK) == 0 {
+        for program in known where access(program.command[0], X_OK) == 0 {
             let interpreter = Interpreter(program, programs: programs, loop: loop, agent: self)
+            interpreter.interruptDelay = interruptDelay
             interpreter.onIdle = { [unowned self] in interpreterIsIdle() }
             interpreters.append(interpreter)
             if Cgroups.totalMemory() >= program.memory { interpreter.start() }
@@ -104,7 +109,7 @@ package final class Agent {
             }
             if let execution = executions[frame.stream] { cancel(execution, reason: reason) }
         case .file:
-            // As with code: nothing is done before everything is confirmed.
+            // No operation on files, as no code, runs before `Prepared` confirms everything.
             guard isPrepared, executions[frame.stream] == nil else {
                 throw .unexpectedFrame(.file, stream: frame.stream)
             }
@@ -136,12 +141,12 @@ package final class Agent {
 
     private func prepare(_ request: Prepare) {
         programs.environment += request.environment.map { ($0.name, $0.value) }
-        shells.adopt(hostName: request.hostName, withNewEnvironment: !request.environment.isEmpty)
+        shells.setIdentity(hostName: request.hostName, withNewEnvironment: !request.environment.isEmpty)
         for interpreter in interpreters {
             interpreter.prepare(seed: Array(request.entropy.prefix(32)), variables: request.environment)
         }
         // From now on each interpreter reseeds what it holds before it runs any code.
-        let confirmed = guest.adopt(request).union(.interpreters)
+        let confirmed = guest.apply(request).union(.interpreters)
         port.send(Frame(.prepared, payload: Prepared(generation: request.generation, confirmed: confirmed).payload))
         // The host may have sent code already: none runs before everything is confirmed.
         guard confirmed == .all else { return }
@@ -167,7 +172,7 @@ package final class Agent {
     private func rehearse(_ request: Prepare) {
         guard !isPrepared else { return }
         isRehearsing = true
-        _ = guest.adopt(request)
+        _ = guest.apply(request)
         for interpreter in interpreters { interpreter.rehearse(seed: Array(request.entropy.prefix(32))) }
         if let shell = shells.run(Array(":".utf8)) {
             shell.onEnd = { [unowned self] _ in
@@ -278,7 +283,7 @@ package final class Agent {
             if events.outOfMemoryKills > execution.eventsBefore.outOfMemoryKills { report.flags.insert(.outOfMemory) }
             if events.refusedForks > execution.eventsBefore.refusedForks { report.flags.insert(.processLimit) }
         }
-        var left = pumps.count + (execution.stream.results == nil ? 0 : 1)
+        var remaining = pumps.count + (execution.stream.results == nil ? 0 : 1)
         let complete = { [unowned self] in
             execution.stream.send(.exit, report.payload)
             execution.stream.pumps = []
@@ -286,10 +291,10 @@ package final class Agent {
             executions[execution.stream.number] = nil
             finished()
         }
-        guard left > 0 else { return complete() }
+        guard remaining > 0 else { return complete() }
         let drained = {
-            left -= 1
-            if left == 0 { complete() }
+            remaining -= 1
+            if remaining == 0 { complete() }
         }
         execution.stream.results?.drain(drained)
         for pump in pumps { pump.drain(drained) }

@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CAgent
 import Glibc
 
 /// The guest's disk.
 struct Disk {
     private var limit: UInt64 = 0
+    /// A file without a name that holds what programs may not have; -1 before there is one.
+    private var ballast: Int32 = -1
+    /// The ballast's size in bytes.
+    private var held: UInt64 = 0
 
-    /// Keeps the root file system from taking more than so many bytes on top of what it holds; 0 for no limit.
+    /// Limits how many bytes programs may add to the root file system; 0 for no limit.
     ///
-    /// By ext4's reserve of clusters, which nobody can use, root included: a full disk is then ENOSPC and not an input/output error.
-    /// Source: the kernel's Documentation/ABI/testing/sysfs-fs-ext4, `reserved_clusters`.
+    /// What is above the limit is given to a file that is never written: blocks that nobody can use, root included, so a full disk is
+    /// ENOSPC and not an input/output error. A mere number of reserved blocks would let the file system use one free block after the
+    /// other, and the host would come to hold all that was ever written.
     mutating func limit(to bytes: UInt64) -> Bool {
-        // Since a rehearsal nobody has written anything.
+        // The rehearsal has set it, and no program has written since.
         if bytes == limit { return true }
         limit = bytes
         guard bytes > 0 else { return true }
         var status = statvfs()
-        guard statvfs("/", &status) == 0, status.f_frsize > 0 else { return false }
-        let before = Int(Disk.readNumber() ?? 0)
-        let free = Int(status.f_bavail) + before
-        let wanted = Int(clamping: bytes) / Int(status.f_frsize)
-        guard wanted < free else { return true }
-        return writeFile(Disk.file, Array("\(free - wanted)".utf8))
-    }
-
-    private static let file = "/sys/fs/ext4/vda/reserved_clusters"
-
-    private static func readNumber() -> UInt64? {
-        readFile(file).flatMap { UInt64(String(decoding: $0.prefix { $0 != 10 }, as: UTF8.self)) }
+        guard statvfs("/", &status) == 0 else { return false }
+        let free = UInt64(status.f_bavail) * UInt64(status.f_frsize) + held
+        let wanted = free > bytes ? free - bytes : 0
+        guard agent_hold_blocks("/", &ballast, held, wanted) == 0 else { return false }
+        held = wanted
+        return true
     }
 }

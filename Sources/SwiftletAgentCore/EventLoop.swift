@@ -21,13 +21,16 @@ package final class EventLoop {
     package static let writable = EPOLLOUT.rawValue
 
     private let epoll: Int32
+    private let clock: () -> UInt64
     private var handlers: [Int32: Handler] = [:]
     /// In the order of their times, the earliest last; there are few.
     private var timers: [Scheduled] = []
     private var lastTimer: UInt64 = 0
     private var ready = [epoll_event](repeating: epoll_event(), count: 32)
 
-    package init() throws(BootError) {
+    /// - Parameter clock: nanoseconds of a clock that never goes back; timers are due by it.
+    package init(clock: @escaping () -> UInt64 = monotonicTime) throws(BootError) {
+        self.clock = clock
         epoll = epoll_create1(O_CLOEXEC)
         guard epoll >= 0 else { throw BootError("epoll_create1", errno: errno) }
     }
@@ -61,7 +64,7 @@ package final class EventLoop {
     @discardableResult
     package func schedule(milliseconds: UInt64, _ action: @escaping () -> Void) -> Timer {
         lastTimer += 1
-        let due = monotonicTime() + milliseconds * 1_000_000
+        let due = clock() + milliseconds * 1_000_000
         let index = timers.firstIndex { $0.due <= due } ?? timers.endIndex
         timers.insert(Scheduled(due: due, number: lastTimer, action: action), at: index)
         return Timer(number: lastTimer)
@@ -87,7 +90,7 @@ package final class EventLoop {
             // An earlier handler of this turn may have removed this one.
             handlers[event.data.fd]?(event.events)
         }
-        let now = monotonicTime()
+        let now = clock()
         while let next = timers.last, next.due <= now {
             timers.removeLast()
             next.action()
@@ -97,7 +100,7 @@ package final class EventLoop {
     /// Milliseconds until the next timer, rounded up so that it is due then; -1 without one.
     private func timeout() -> Int32 {
         guard let next = timers.last else { return -1 }
-        let now = monotonicTime()
+        let now = clock()
         return next.due <= now ? 0 : Int32(clamping: (next.due - now + 999_999) / 1_000_000)
     }
 }

@@ -13,27 +13,27 @@ package protocol GuestSystem: AnyObject {
     func events() -> Cgroups.Events
 
     /// Gives the machine its own randomness, time, names and limits; returns which of them are in force.
-    func adopt(_ request: Prepare) -> Prepared.Confirmation
+    func apply(_ request: Prepare) -> Prepared.Confirmation
 }
 
 /// A language's interpreter, as an image may have it.
 package struct InterpreterProgram {
     package let language: GuestLanguage
-    package let words: [String]
+    package let command: [String]
     /// Bytes of memory below which it is started at its first call only: a small guest keeps its memory for its user.
     package let memory: Int
 
-    package init(_ language: GuestLanguage, words: [String], memory: Int = 0) {
+    package init(_ language: GuestLanguage, command: [String], memory: Int = 0) {
         self.language = language
-        self.words = words
+        self.command = command
         self.memory = memory
     }
 
     static let known = [
-        InterpreterProgram(.python, words: ["/usr/bin/python3", "/run/swiftlet/python/runner.py"]),
+        InterpreterProgram(.python, command: ["/usr/bin/python3", "/run/swiftlet/python/runner.py"]),
         InterpreterProgram(
             .javascript,
-            words: ["/usr/bin/node", "--no-force-async-hooks-checks", "/run/swiftlet/javascript/runner.js"],
+            command: ["/usr/bin/node", "--no-force-async-hooks-checks", "/run/swiftlet/javascript/runner.js"],
             memory: 300 << 20
         ),
     ]
@@ -52,7 +52,7 @@ final class Guest: GuestSystem {
 
     func events() -> Cgroups.Events { cgroups.events() }
 
-    func adopt(_ request: Prepare) -> Prepared.Confirmation {
+    func apply(_ request: Prepare) -> Prepared.Confirmation {
         var confirmed: Prepared.Confirmation = []
         if agent_reseed(request.entropy, request.entropy.count) == 0 { confirmed.insert(.randomness) }
         var time = timespec()

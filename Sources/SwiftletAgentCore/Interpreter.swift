@@ -19,11 +19,11 @@ final class Interpreter {
         case gone
     }
 
-    /// After more failed starts in a row than this, the guest counts as warm without the interpreter.
-    private static let patience = 3
+    /// After more failed starts in a row than this, `warm` is sent without the interpreter.
+    private static let failedStartLimit = 3
 
     let language: GuestLanguage
-    private let words: [String]
+    private let command: [String]
     private let programs: Programs
     private let loop: EventLoop
     private let agent: Agent
@@ -39,7 +39,7 @@ final class Interpreter {
     private var hasIdentity = false
     private var stateLost = false
     private var failures = 0
-    /// Answers to come before a rehearsal is over.
+    /// Number of answers until the rehearsal is over.
     private var rehearsal = 0
     /// Bytes of output that were lost with an interpreter between two calls, reported with the next one.
     private var carriedLoss: (stdout: UInt64, stderr: UInt64) = (0, 0)
@@ -47,12 +47,14 @@ final class Interpreter {
     /// Nanoseconds of processor time that were spent before the current call.
     private var spentBefore: UInt64 = 0
 
+    /// Milliseconds between the steps that end a call.
+    var interruptDelay: UInt64 = 100
     /// Called when it is ready for code, at first and after each call.
     var onIdle: () -> Void = {}
 
     init(_ program: InterpreterProgram, programs: Programs, loop: EventLoop, agent: Agent) {
         language = program.language
-        words = program.words
+        command = program.command
         self.programs = programs
         self.loop = loop
         self.agent = agent
@@ -62,8 +64,8 @@ final class Interpreter {
         if case .idle = state { true } else { false }
     }
 
-    /// Whether it failed to start so often that nothing waits for it any more.
-    var isHopeless: Bool { failures > Interpreter.patience }
+    /// Whether it failed to start so often that `warm` does not wait for it.
+    var isHopeless: Bool { failures > Interpreter.failedStartLimit }
 
     /// Whether it was started, even if that failed; false while it is to be started at its first call.
     var isStarted: Bool { control >= 0 || failures > 0 }
@@ -89,7 +91,7 @@ final class Interpreter {
         var patience = timeval(tv_sec: 1, tv_usec: 0)
         setsockopt(mine, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         let started = programs.start(
-            words,
+            command,
             descriptors: [null, stdout[1], stderr[1], sockets[1]]
         ) { [unowned self] end in ended(end, control: mine) }
         for descriptor in [null, stdout[1], stderr[1], sockets[1]] { close(descriptor) }
@@ -108,7 +110,7 @@ final class Interpreter {
             OutputPump(descriptor: stdout[0], channel: .stdout, loop: loop),
             OutputPump(descriptor: stderr[0], channel: .stderr, loop: loop),
         ]
-        pumps.forEach { $0.keep() }
+        pumps.forEach { $0.startBuffering() }
         state = .starting
     }
 
@@ -138,12 +140,12 @@ final class Interpreter {
         send(kind: 2, writer.bytes)
     }
 
-    private func rehearsed() {
+    private func finishRehearsalStep() {
         rehearsal -= 1
         guard rehearsal == 0 else { return }
         for pump in pumps {
             pump.discard()
-            pump.drain { pump.keep() }
+            pump.drain { pump.startBuffering() }
         }
         if case .rehearsing = state { state = .idle }
         onIdle()
@@ -168,11 +170,11 @@ final class Interpreter {
             start()
         case .starting, .rehearsing:
             let how = end.code.map { "exit code \($0)" } ?? "signal \(end.signal)"
-            log("\(words[0]) ended while it started: \(how)")
+            log("\(command[0]) ended while it started: \(how)")
             failures += 1
             pumps.forEach { $0.discard() }
             if isHopeless { startLater() } else { start() }
-            if failures == Interpreter.patience + 1 { onIdle() }
+            if failures == Interpreter.failedStartLimit + 1 { onIdle() }
         case .finishing:
             // The call's end is known; these pumps still send its output.
             stateLost = true
@@ -234,12 +236,12 @@ final class Interpreter {
         switch step {
         case 0:
             kill(pid, SIGINT)
-            loop.schedule(milliseconds: 100) { [unowned self] in interrupt(execution, step: 1) }
+            loop.schedule(milliseconds: interruptDelay) { [unowned self] in interrupt(execution, step: 1) }
         case 1:
             // While the interpreter waits for a child in C code, it does not see the interrupt.
             ProcessTable.descendants(of: pid, startedSince: callStart).forEach { kill($0, SIGKILL) }
             kill(pid, SIGINT)
-            loop.schedule(milliseconds: 100) { [unowned self] in interrupt(execution, step: 2) }
+            loop.schedule(milliseconds: interruptDelay) { [unowned self] in interrupt(execution, step: 2) }
         default:
             kill(pid, SIGKILL)
         }
@@ -260,7 +262,7 @@ final class Interpreter {
         agent.end(execution, report: report, pumps: pumps) { [unowned self] in
             // If the interpreter lives, its threads may still write.
             if control >= 0, self.pumps.first === pumps.first {
-                pumps.forEach { $0.keep() }
+                pumps.forEach { $0.startBuffering() }
                 state = .idle
                 onIdle()
             } else {
@@ -319,9 +321,9 @@ final class Interpreter {
     /// Adds the results that a call sent before its interpreter died.
     private func takeLastResults(of execution: Execution) {
         // A child of it may hold the socket and write without end.
-        var left = 1 << 20
-        while left > 0, case let count = read(control, &chunk, chunk.count), count > 0 {
-            left -= count
+        var remaining = 1 << 20
+        while remaining > 0, case let count = read(control, &chunk, chunk.count), count > 0 {
+            remaining -= count
             input.append(chunk[..<count])
         }
         while let message = input.next(), message.kind == .result { execution.stream.results?.add(message.payload) }
@@ -339,7 +341,7 @@ final class Interpreter {
             // A later interpreter must not start from the same seed.
             identity = identity.map { Interpreter.reseeded($0) }
         case (.prepared, .rehearsing), (.done, .rehearsing):
-            rehearsed()
+            finishRehearsalStep()
         case (.result, .running(let execution, _)) where hasIdentity:
             execution.stream.results?.add(message.payload)
         case (.result, .rehearsing):

@@ -11,26 +11,26 @@ import Glibc
 package final class OutputPump {
     private enum Target {
         /// Up to a limit in memory, for the next call.
-        case kept
+        case buffered
         /// To the host, within the stream's credit.
         case stream(HostStream)
         case discarded
     }
 
     /// The most bytes that are kept between two calls.
-    package static let keepLimit = 64 * 1024
+    package static let bufferLimit = 64 * 1024
     private static let chunk = 32 * 1024
 
     private let descriptor: Int32
     private let channel: Channel
     private let loop: EventLoop
     private var target = Target.discarded
-    private var kept: [UInt8] = []
+    private var buffered: [UInt8] = []
     private var dropped: UInt64 = 0
     private var isWatching = false
     private var isClosed = false
     /// While an execution ends: bytes of its output that are still in the pipe, and what to call when they are sent.
-    private var draining: (left: Int, done: () -> Void)?
+    private var draining: (remaining: Int, done: () -> Void)?
 
     package init(descriptor: Int32, channel: Channel, loop: EventLoop) {
         self.descriptor = descriptor
@@ -40,8 +40,8 @@ package final class OutputPump {
     }
 
     /// Keeps output from now on, for the next stream.
-    package func keep() {
-        target = .kept
+    package func startBuffering() {
+        target = .buffered
         update()
     }
 
@@ -57,9 +57,9 @@ package final class OutputPump {
     @discardableResult
     package func discard() -> UInt64 {
         defer { dropped = 0 }
-        let lost = dropped + UInt64(kept.count)
+        let lost = dropped + UInt64(buffered.count)
         target = .discarded
-        kept = []
+        buffered = []
         update()
         return lost
     }
@@ -86,13 +86,13 @@ package final class OutputPump {
 
     private var canRead: Bool {
         switch target {
-        case .kept, .discarded: true
+        case .buffered, .discarded: true
         case .stream(let stream): stream.canSend
         }
     }
 
     private func update() {
-        if !kept.isEmpty || draining != nil {
+        if !buffered.isEmpty || draining != nil {
             pump()
             return
         }
@@ -110,12 +110,12 @@ package final class OutputPump {
     }
 
     private func pump() {
-        sendKept()
-        if !isClosed, canRead, kept.isEmpty || !isStreaming { readOnce() }
-        while draining != nil, !isClosed, canRead, kept.isEmpty, (draining?.left ?? 0) > 0 {
+        sendBuffered()
+        if !isClosed, canRead, buffered.isEmpty || !isStreaming { readOnce() }
+        while draining != nil, !isClosed, canRead, buffered.isEmpty, (draining?.remaining ?? 0) > 0 {
             readOnce()
         }
-        if let draining, kept.isEmpty, draining.left <= 0 || isClosed {
+        if let draining, buffered.isEmpty, draining.remaining <= 0 || isClosed {
             self.draining = nil
             draining.done()
         }
@@ -126,33 +126,33 @@ package final class OutputPump {
         if case .stream = target { true } else { false }
     }
 
-    private func sendKept() {
+    private func sendBuffered() {
         guard case .stream(let stream) = target else { return }
-        while case let count = stream.take(upTo: min(kept.count, OutputPump.chunk)), count > 0 {
+        while case let count = stream.take(upTo: min(buffered.count, OutputPump.chunk)), count > 0 {
             // Taken out first: sending may make room, which calls back to here.
-            let piece = Array(kept.prefix(count))
-            kept.removeFirst(count)
+            let piece = Array(buffered.prefix(count))
+            buffered.removeFirst(count)
             piece.withUnsafeBytes { stream.send($0, channel: channel) }
         }
     }
 
     private func readOnce() {
         var wanted = OutputPump.chunk
-        if let draining { wanted = min(wanted, draining.left) }
+        if let draining { wanted = min(wanted, draining.remaining) }
         if case .stream(let stream) = target { wanted = min(wanted, stream.available) }
         guard wanted > 0 else { return }
         withUnsafeTemporaryAllocation(byteCount: wanted, alignment: 1) { buffer in
             let count = read(descriptor, buffer.baseAddress, wanted)
             if count < 0, errno == EAGAIN || errno == EINTR {
                 // The kernel counted what another reader of the pipe has taken since.
-                draining?.left = 0
+                draining?.remaining = 0
                 return
             }
             guard count > 0 else {
                 close()
                 return
             }
-            draining?.left -= count
+            draining?.remaining -= count
             deliver(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
         }
     }
@@ -162,9 +162,9 @@ package final class OutputPump {
         case .stream(let stream):
             _ = stream.take(upTo: bytes.count)
             stream.send(bytes, channel: channel)
-        case .kept:
-            let room = OutputPump.keepLimit - kept.count
-            kept.append(contentsOf: bytes.prefix(room))
+        case .buffered:
+            let room = OutputPump.bufferLimit - buffered.count
+            buffered.append(contentsOf: bytes.prefix(room))
             dropped += UInt64(max(0, bytes.count - room))
         case .discarded:
             break

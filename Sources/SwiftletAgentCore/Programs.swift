@@ -42,23 +42,35 @@ final class Programs {
         }
     }
 
-    /// Starts a program in the programs' directory, in a session of its own.
+    /// Starts a program in a session of its own.
     ///
-    /// - Parameter onEnd: called once, from the event loop, when it was reaped.
+    /// - Parameters:
+    ///   - directory: where it starts, if not in the programs' directory.
+    ///   - onEnd: called once, from the event loop, when it was reaped.
     /// - Returns: its process id, or nil with the reason on the console.
-    func start(_ words: [String], descriptors: [Int32], onEnd: @escaping (ProgramEnd) -> Void) -> pid_t? {
-        start(words.map { Array($0.utf8) }, descriptors: descriptors, onEnd: onEnd)
+    func start(
+        _ command: [String],
+        in directory: String? = nil,
+        descriptors: [Int32],
+        onEnd: @escaping (ProgramEnd) -> Void
+    ) -> pid_t? {
+        start(command.map { Array($0.utf8) }, in: directory, descriptors: descriptors, onEnd: onEnd)
     }
 
     /// The same with words that need not be text.
-    func start(_ words: [[UInt8]], descriptors: [Int32], onEnd: @escaping (ProgramEnd) -> Void) -> pid_t? {
+    func start(
+        _ command: [[UInt8]],
+        in otherDirectory: String? = nil,
+        descriptors: [Int32],
+        onEnd: @escaping (ProgramEnd) -> Void
+    ) -> pid_t? {
         let variables = environment.map { Array("\($0.name)=\($0.value)".utf8) }
         // User code may have removed it; a call must not fail for that.
         mkdir(directory, 0o755)
         var pid: pid_t = 0
-        let failure = withCStrings(words) { argv in
+        let failure = withCStrings(command) { argv in
             withCStrings(variables) { envp in
-                directory.withCString { directory in
+                (otherDirectory ?? directory).withCString { directory in
                     descriptors.withUnsafeBufferPointer { descriptors in
                         var program = agent_program(
                             path: argv[0],
@@ -75,7 +87,9 @@ final class Programs {
             }
         }
         guard failure == 0 else {
-            log("\(String(decoding: words[0], as: UTF8.self)) cannot be started: \(String(cString: strerror(failure)))")
+            log(
+                "\(String(decoding: command[0], as: UTF8.self)) cannot be started: \(String(cString: strerror(failure)))"
+            )
             return nil
         }
         endings[pid] = onEnd

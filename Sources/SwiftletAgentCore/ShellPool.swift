@@ -22,14 +22,14 @@ final class Shell {
         self.script = script
     }
 
-    /// Whether it ended and may not have been reaped yet: what killed everything killed it too.
+    /// Whether it has ended, even if it is not reaped yet. User code can kill every process of the guest.
     fileprivate var hasEnded: Bool {
         var info = siginfo_t()
         return end != nil
             || (waitid(P_PID, id_t(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_signo == SIGCHLD)
     }
 
-    /// Lets the shell run a script; false when the guest has no memory for it, or the shell is gone. Closes what it was told by.
+    /// Lets the shell run a script; false when the guest has no memory for it, or the shell is gone. Closes the descriptors that carry the script.
     fileprivate func run(_ source: [UInt8]) -> Bool {
         defer {
             close(script)
@@ -54,14 +54,14 @@ final class Shell {
     }
 
     /// Kills a shell that did not take its script.
-    fileprivate func abandon() {
+    fileprivate func killAndClose() {
         kill(-pid, SIGKILL)
         close(stdout)
         close(stderr)
     }
 }
 
-/// Shells started ahead: starting one costs more than most scripts do.
+/// Shells that are started ahead of their scripts: starting a shell takes longer than most scripts run.
 final class ShellPool {
     /// What a waiting shell runs: it reads one byte from descriptor 3, then the host's name and the script from a file in memory,
     /// which is descriptor 4.
@@ -89,8 +89,8 @@ final class ShellPool {
         self.loop = loop
     }
 
-    /// Takes this VM's name. Shells that wait do not have what was added to the environment, and are started anew.
-    func adopt(hostName: String, withNewEnvironment isNew: Bool) {
+    /// Sets the host name of the scripts to come. Restarts the waiting shells if the environment changed after they started.
+    func setIdentity(hostName: String, withNewEnvironment isNew: Bool) {
         self.hostName = Array(hostName.utf8)
         guard isNew else { return }
         let outdated = waiting
@@ -112,12 +112,12 @@ final class ShellPool {
             } else if shell.run(source) {
                 return shell
             } else {
-                shell.abandon()
+                shell.killAndClose()
             }
         }
         guard let shell = start() else { return nil }
         if shell.run(source) { return shell }
-        shell.abandon()
+        shell.killAndClose()
         return nil
     }
 
@@ -150,13 +150,15 @@ final class ShellPool {
             if complete, script >= 0, null >= 0 {
                 programs.start(
                     ["/bin/bash", "-c", ShellPool.launcher(in: programs.directory), "bash"],
+                    // Bash writes an error when the directory in which it starts is removed meanwhile.
+                    in: "/",
                     descriptors: [null, stdout[1], stderr[1], gate[0], script]
                 ) { [weak self] end in
                     ended = end
                     shell?.end = end
                     shell?.onEnd?(end)
                     shell?.onEnd = nil
-                    self?.forget(pid: shell?.pid)
+                    self?.removeEnded(pid: shell?.pid)
                 }
             } else {
                 pid_t?.none
@@ -171,8 +173,8 @@ final class ShellPool {
         return started
     }
 
-    /// A shell died while it waited: something in the guest kills everything, so its successor is not started at once.
-    private func forget(pid: pid_t?) {
+    /// Removes a shell that ended while it waited. Starts the next one after a delay, as user code may be killing every process.
+    private func removeEnded(pid: pid_t?) {
         guard let index = waiting.firstIndex(where: { $0.pid == pid }) else { return }
         waiting.remove(at: index).closeAll()
         refill(afterMilliseconds: 200)

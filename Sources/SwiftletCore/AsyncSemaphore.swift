@@ -2,7 +2,8 @@
 
 import Synchronization
 
-/// Lets a bounded number of tasks proceed at once, strictly in the order in which they called ``acquire(as:until:)``.
+/// Lets a bounded number of tasks proceed at once, strictly in the order in which they called ``acquire(as:until:)`` or
+/// ``enqueue(_:)``.
 ///
 /// A waiting task leaves the queue when its deadline passes, when it is cancelled, or when another task withdraws its ticket. The
 /// number of waiting tasks is bounded. With one permit it is a lock.
@@ -22,7 +23,20 @@ package final class AsyncSemaphore: Sendable {
 
     /// Identifies one call of ``AsyncSemaphore/acquire(as:until:)``, so that another task can end its wait.
     package final class Ticket: Sendable {
+        /// The outcome of a wait that ended before its caller had suspended. The ticket keeps it, and not a table by the ticket's
+        /// address: another ticket may have that address later.
+        private let early = Mutex<Outcome?>(nil)
+
         package init() {}
+
+        fileprivate func record(_ outcome: Outcome) { early.withLock { $0 = $0 ?? outcome } }
+
+        fileprivate func takeOutcome() -> Outcome? {
+            early.withLock { outcome in
+                defer { outcome = nil }
+                return outcome
+            }
+        }
     }
 
     private struct Waiter {
@@ -34,8 +48,6 @@ package final class AsyncSemaphore: Sendable {
     private struct State {
         var available: Int
         var waiters: [Waiter] = []
-        /// Outcomes of waits that ended before their caller had suspended, and withdrawals of tickets that do not wait yet.
-        var early: [ObjectIdentifier: Outcome] = [:]
     }
 
     private let maximumWaiters: Int
@@ -60,9 +72,18 @@ package final class AsyncSemaphore: Sendable {
         as ticket: Ticket = Ticket(),
         until deadline: ContinuousClock.Instant? = nil
     ) async -> Outcome {
-        // The place in the queue is taken here, in one step with the look at the permits: a later caller cannot overtake.
-        let immediate: Outcome? = state.withLock { state in
-            if let early = state.early.removeValue(forKey: ObjectIdentifier(ticket)) { return early }
+        if let outcome = enqueue(ticket) { return outcome }
+        return await wait(ticket, until: deadline)
+    }
+
+    /// Takes a permit, or a place in the queue for ``wait(_:until:)``, without suspending: the order of these calls is the order of
+    /// the permits.
+    ///
+    /// - Returns: the outcome, if it is known at once; nil when the ticket has a place in the queue.
+    package func enqueue(_ ticket: Ticket) -> Outcome? {
+        // In one step with the look at the permits: a later caller cannot overtake.
+        state.withLock { state in
+            if let early = ticket.takeOutcome() { return early }
             if state.available > 0 {
                 state.available -= 1
                 return .acquired
@@ -71,8 +92,11 @@ package final class AsyncSemaphore: Sendable {
             state.waiters.append(Waiter(ticket: ticket))
             return nil
         }
-        if let immediate { return immediate }
-        return await withTaskGroup(of: Void.self) { group in
+    }
+
+    /// Waits for the permit of a ticket that ``enqueue(_:)`` put into the queue.
+    package func wait(_ ticket: Ticket, until deadline: ContinuousClock.Instant? = nil) async -> Outcome {
+        await withTaskGroup(of: Void.self) { group in
             if let deadline {
                 group.addTask { [self, time] in
                     // A cancelled sleep means that the wait has ended already.
@@ -98,7 +122,7 @@ package final class AsyncSemaphore: Sendable {
                 return nil
             }
             let waiter = state.waiters.removeFirst()
-            if waiter.continuation == nil { state.early[ObjectIdentifier(waiter.ticket)] = .acquired }
+            if waiter.continuation == nil { waiter.ticket.record(.acquired) }
             return waiter.continuation
         }
         next?.resume(returning: .acquired)
@@ -106,7 +130,7 @@ package final class AsyncSemaphore: Sendable {
 
     /// Ends the wait of a ticket, or lets it end at once when it begins. A permit that it has got is not taken away.
     package func withdraw(_ ticket: Ticket) {
-        end(ticket, .withdrawn, orKeep: true)
+        end(ticket, .withdrawn, isKept: true)
     }
 
     /// How many tasks wait.
@@ -114,7 +138,7 @@ package final class AsyncSemaphore: Sendable {
 
     private func suspend(_ ticket: Ticket, _ continuation: CheckedContinuation<Outcome, Never>) {
         let early: Outcome? = state.withLock { state in
-            if let early = state.early.removeValue(forKey: ObjectIdentifier(ticket)) { return early }
+            if let early = ticket.takeOutcome() { return early }
             guard let index = state.waiters.firstIndex(where: { $0.ticket === ticket }) else { return .cancelled }
             state.waiters[index].continuation = continuation
             return nil
@@ -122,16 +146,14 @@ package final class AsyncSemaphore: Sendable {
         if let early { continuation.resume(returning: early) }
     }
 
-    private func end(_ ticket: Ticket, _ outcome: Outcome, orKeep: Bool = false) {
+    private func end(_ ticket: Ticket, _ outcome: Outcome, isKept: Bool = false) {
         let continuation = state.withLock { state -> CheckedContinuation<Outcome, Never>? in
             guard let index = state.waiters.firstIndex(where: { $0.ticket === ticket }) else {
-                if orKeep, state.early[ObjectIdentifier(ticket)] == nil {
-                    state.early[ObjectIdentifier(ticket)] = outcome
-                }
+                if isKept { ticket.record(outcome) }
                 return nil
             }
             let waiter = state.waiters.remove(at: index)
-            if waiter.continuation == nil { state.early[ObjectIdentifier(ticket)] = outcome }
+            if waiter.continuation == nil { ticket.record(outcome) }
             return waiter.continuation
         }
         continuation?.resume(returning: outcome)

@@ -3,7 +3,7 @@
 package import Hummingbird
 package import NIOCore
 
-/// What travels with a request.
+/// The context of a request.
 package struct AppContext: RequestContext {
     package var coreContext: CoreRequestContextStorage
     /// Where the request came from; nil in tests without sockets.

@@ -26,7 +26,7 @@ package struct ServerConfiguration: Sendable {
     }
 }
 
-/// What the routes stand on.
+/// The services that the routes use.
 package struct ServerServices: Sendable {
     package var sessions: any SessionAPI
     package var executions: any ExecutionAPI
@@ -90,7 +90,7 @@ package struct SwiftletApplication: Sendable {
         return routes + DocumentRoutes(routes.map(\.endpoint), version: configuration.version).routes
     }
 
-    /// The routes behind what all of them have in common.
+    /// The routes behind the middleware that all of them share.
     package func router() -> Router<AppContext> {
         let metrics = HTTPMetrics()
         let routes = routes(metrics)
@@ -105,7 +105,7 @@ package struct SwiftletApplication: Sendable {
         }
         for route in routes {
             router.on(RouterPath(route.path), method: route.method) { request, context in
-                RequestAuditContext.record { $0.note(route, id: context.parameters.get("id")) }
+                RequestAuditContext.record { $0.set(route, id: context.parameters.get("id")) }
                 return try await route.handler(request, context)
             }
         }

@@ -2,9 +2,9 @@
 
 package import NIOCore
 
-/// Turns bytes that may be no text into the inside of a JSON string, piece by piece.
+/// Escapes bytes, which need not be UTF-8, as the content of a JSON string, piece by piece.
 ///
-/// What is not UTF-8 becomes U+FFFD, one for each maximal ill-formed part, as `String(decoding:as:)` does it; a character that is
+/// Ill-formed UTF-8 becomes U+FFFD, one for each maximal ill-formed part, as `String(decoding:as:)` does it; a character that is
 /// cut by a piece's end is held back until the next piece.
 package struct JSONStringEscaper: Sendable {
     private static let hexadecimal = Array("0123456789abcdef".utf8)
@@ -26,7 +26,7 @@ package struct JSONStringEscaper: Sendable {
         joined.withUnsafeBufferPointer { escapeAll($0, into: &buffer) }
     }
 
-    /// Ends the string: a character that was begun and not finished is none.
+    /// Ends the string: an incomplete character becomes U+FFFD.
     package mutating func finish(into buffer: inout ByteBuffer) {
         if !pending.isEmpty { buffer.writeBytes(Self.replacement) }
         pending = []
@@ -46,8 +46,8 @@ package struct JSONStringEscaper: Sendable {
                 Self.writeEscape(of: byte, into: &buffer)
                 index += 1
             } else {
-                let part = Self.character(at: index, in: bytes)
-                if part.isWhole {
+                let part = UTF8Sequence(at: index, in: bytes)
+                if part.isWellFormed {
                     buffer.writeBytes(bytes[index..<(index + part.length)])
                 } else if index + part.length == bytes.count, part.mayContinue {
                     pending = Array(bytes[index...])
@@ -75,33 +75,5 @@ package struct JSONStringEscaper: Sendable {
             buffer.writeStaticString("\\u00")
             buffer.writeBytes([hexadecimal[Int(byte >> 4)], hexadecimal[Int(byte & 0xf)]])
         }
-    }
-
-    /// The well-formed character, or the maximal part of one, at an index. Source: Unicode 15, table 3-7.
-    private static func character(
-        at index: Int,
-        in bytes: UnsafeBufferPointer<UInt8>
-    ) -> (length: Int, isWhole: Bool, mayContinue: Bool) {
-        let lead = bytes[index]
-        let needed: Int
-        var range: ClosedRange<UInt8> = 0x80...0xbf
-        switch lead {
-        case 0xc2...0xdf: needed = 1
-        case 0xe0: (needed, range) = (2, 0xa0...0xbf)
-        case 0xed: (needed, range) = (2, 0x80...0x9f)
-        case 0xe1...0xef: needed = 2
-        case 0xf0: (needed, range) = (3, 0x90...0xbf)
-        case 0xf4: (needed, range) = (3, 0x80...0x8f)
-        case 0xf1...0xf3: needed = 3
-        default: return (1, false, false)
-        }
-        var length = 1
-        while length <= needed {
-            guard index + length < bytes.count else { return (length, false, true) }
-            guard range.contains(bytes[index + length]) else { return (length, false, false) }
-            range = 0x80...0xbf
-            length += 1
-        }
-        return (length, true, false)
     }
 }

@@ -2,7 +2,7 @@
 
 import Synchronization
 
-/// Counts what happens, apart for each set of labels.
+/// Counts events, separately for each set of labels.
 package final class Counter: Sendable {
     private let name: String
     private let help: String

@@ -12,7 +12,7 @@ package struct MetricFamily: Equatable, Sendable {
     }
 
     package struct Sample: Equatable, Sendable {
-        /// What follows the family's name: `_bucket`, `_sum` or `_count` of a histogram.
+        /// The suffix to the family's name: `_bucket`, `_sum` or `_count` of a histogram.
         package var suffix: String
         package var labels: [String: String]
         package var value: Double

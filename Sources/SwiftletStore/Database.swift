@@ -4,7 +4,7 @@ import Foundation
 import GRDB
 import Glibc
 
-/// Why the database could not be used, and what to do.
+/// The reason why the database cannot be used, and its remedy.
 package struct StoreError: Error, Equatable, Sendable, CustomStringConvertible {
     package let description: String
 
@@ -44,12 +44,12 @@ package struct Database: Sendable {
         }
     }
 
-    /// Makes the file, if it is not there, before SQLite does: it and what SQLite puts beside it, which has the same mode, are nobody
-    /// else's to read at any time. What an earlier version left open is closed.
+    /// Creates the file, if it does not exist, with mode 0600 before SQLite opens it: SQLite gives the files beside it the same mode, so
+    /// other users can read none of them at any time. Files of an earlier version get the mode too.
     private static func makePrivate(_ path: String) throws {
         let files = FileManager.default
         if !files.fileExists(atPath: path) {
-            // Another process may have made it meanwhile, and SQLite says what is wrong if nobody can.
+            // Another process may have created it meanwhile; if it cannot be created, SQLite reports why.
             let descriptor = Glibc.open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
             if descriptor >= 0 { close(descriptor) }
         }
@@ -58,7 +58,7 @@ package struct Database: Sendable {
         }
     }
 
-    /// A database that nobody else sees and that ends with the process.
+    /// A database in memory, of this process alone.
     package static func inMemory() throws -> Database {
         try Database(migrating: try DatabaseQueue())
     }

@@ -3,6 +3,8 @@
 import Foundation
 import Logging
 import NIOPosix
+import SwiftletAccounts
+import SwiftletCore
 import SwiftletVM
 
 /// From settings to an engine's configuration.
@@ -26,9 +28,35 @@ enum EngineFactory {
         configuration.commonShape = VMShape(memoryMB: settings.memoryMB, vcpuCount: settings.vcpuCount)
         configuration.pool = settings.pool
         configuration.bootTimeout = .seconds(settings.bootTimeoutSeconds)
-        configuration.diskLimit = UInt64(settings.diskMB) << 20
+        configuration.diskLimit = try diskLimit(settings, image: image)
+        configuration.diskBudget = settings.diskBudgetMB.map { UInt64($0) << 20 }
+        configuration.diskRate = settings.diskRate
         configuration.capacity = settings.capacity
         return configuration
+    }
+
+    /// What a VM whose plan says nothing else may write: what the operator says, else 4 GiB or what the image has room for.
+    private static func diskLimit(_ settings: Settings, image: Image) throws -> UInt64 {
+        let largest = try image.largestDiskQuota()
+        guard let megabytes = settings.diskMB else { return min(4 << 30, largest) }
+        try check(megabytes, of: "diskMb", against: largest, image: image)
+        return UInt64(megabytes) << 20
+    }
+
+    /// Refuses plans of the operator's whose disk the image has no room for. Blocks.
+    ///
+    /// - Throws: `ImageError` naming the plan.
+    static func check(_ plans: PlanCatalog, for image: Image) throws {
+        let largest = try image.largestDiskQuota()
+        for plan in plans.ofTheOperator {
+            guard let megabytes = plan.diskMB else { continue }
+            try check(megabytes, of: "diskMb of the plan \(plan.name)", against: largest, image: image)
+        }
+    }
+
+    private static func check(_ megabytes: Int, of setting: String, against largest: UInt64, image: Image) throws {
+        guard UInt64(megabytes) << 20 > largest else { return }
+        throw ImageError("\(setting) is \(megabytes), and the image \(image.id) has room for \(largest >> 20) MiB")
     }
 
     /// The accelerator to use: the operator's word, or the probe's verdict.

@@ -142,7 +142,11 @@ struct ServeGraph {
 
     private func openEngine(threads: NIOThreadPool) async throws -> MicroVMEngine {
         let settings = settings
-        var configuration = try await threads.runIfActive { try EngineFactory.configuration(settings) }
+        var configuration = try await threads.runIfActive {
+            let configuration = try EngineFactory.configuration(settings)
+            try EngineFactory.check(try settings.planCatalog(), for: configuration.image)
+            return configuration
+        }
         configuration.accelerator = try await EngineFactory.accelerator(
             settings,
             configuration: configuration,

@@ -98,11 +98,11 @@ import Testing
         func lastUse() async throws -> Date? { try await keys.key(key.id, of: user.id)?.lastUsedAt }
         try await uses.flush(at: start)
         #expect(try await lastUse() == nil)
-        uses.note(key.id, at: start)
+        uses.record(key.id, at: start)
         #expect(try await lastUse() == nil)
         try await uses.flush(at: start)
         #expect(try await lastUse() == start)
-        uses.note(key.id, at: start.addingTimeInterval(30))
+        uses.record(key.id, at: start.addingTimeInterval(30))
         try await uses.flush(at: start.addingTimeInterval(59))
         #expect(try await lastUse() == start)
         try await uses.flush(at: start.addingTimeInterval(60))
@@ -118,10 +118,10 @@ import Testing
             written.withLock { $0.append(uses) }
         }
         let start = Date(timeIntervalSince1970: 1_700_000_000)
-        uses.note(1, at: start)
-        uses.note(2, at: start)
+        uses.record(1, at: start)
+        uses.record(2, at: start)
         await #expect(throws: Failure.self) { try await uses.flush(at: start) }
-        uses.note(2, at: start.addingTimeInterval(1))
+        uses.record(2, at: start.addingTimeInterval(1))
         isBroken.withLock { $0 = false }
         try await uses.flush(at: start.addingTimeInterval(1))
         #expect(written.withLock { $0 } == [[1: start, 2: start.addingTimeInterval(1)]])
@@ -139,10 +139,10 @@ import Testing
         owner = try #require(try await AccountLookup(database).owner(ofKey: text))
     }
 
-    @Test func whatWasReadIsKeptForItsLifeFromWhenItWasAsked() {
+    @Test func anEntryExpiresItsLifeAfterItsReadingBegan() {
         var cache = AccountCache(life: .seconds(1))
         let reading = cache.reading(at: start)
-        cache.keep(owner, ofKey: "hash", from: reading)
+        cache.insert(owner, ofKey: "hash", from: reading)
         #expect(cache.owner(ofKey: "hash", at: start + .milliseconds(999)) == owner)
         #expect(cache.account(owner.account.id, at: start) == owner.account)
         #expect(cache.owner(ofKey: "hash", at: start + .seconds(1)) == nil)
@@ -158,15 +158,15 @@ import Testing
         try #require(other.account.id != owner.account.id)
         var cache = AccountCache(life: .seconds(1))
         let before = cache.reading(at: start)
-        cache.keep(owner, ofKey: "hash", from: before)
-        cache.keep(other, ofKey: "other", from: before)
+        cache.insert(owner, ofKey: "hash", from: before)
+        cache.insert(other, ofKey: "other", from: before)
         cache.invalidate(owner.account.id)
         #expect(cache.owner(ofKey: "hash", at: start) == nil)
         #expect(cache.account(owner.account.id, at: start) == nil)
         #expect(cache.owner(ofKey: "other", at: start) == other)
         #expect(cache.account(other.account.id, at: start) == other.account)
         // A read of another user that was under way is still good.
-        cache.keep(other, ofKey: "other 2", from: before)
+        cache.insert(other, ofKey: "other 2", from: before)
         #expect(cache.owner(ofKey: "other 2", at: start) == other)
     }
 
@@ -174,13 +174,13 @@ import Testing
         var cache = AccountCache(life: .seconds(1))
         let before = cache.reading(at: start)
         cache.invalidate(owner.account.id)
-        cache.keep(owner, ofKey: "hash", from: before)
-        cache.keep(owner.account, from: before)
+        cache.insert(owner, ofKey: "hash", from: before)
+        cache.insert(owner.account, from: before)
         #expect(cache.owner(ofKey: "hash", at: start) == nil)
         #expect(cache.account(owner.account.id, at: start) == nil)
-        cache.keep(owner, ofKey: "hash", from: cache.reading(at: start))
+        cache.insert(owner, ofKey: "hash", from: cache.reading(at: start))
         #expect(cache.owner(ofKey: "hash", at: start) == owner)
-        cache.keep(nil, ofKey: "hash", from: before)
+        cache.insert(nil, ofKey: "hash", from: before)
         #expect(cache.owner(ofKey: "hash", at: start) == nil)
     }
 }

@@ -32,10 +32,10 @@ import Testing
     private func reserved(_ user: UserID, attempts: Int) async -> [VMReservation] {
         await withTaskGroup(of: VMReservation?.self) { group in
             for _ in 0..<attempts {
-                // A refusal is one place less.
+                // A refused attempt reserves nothing.
                 group.addTask { [admission] in try? await admission.reserve(for: user) }
             }
-            return await group.reduce(into: []) { places, place in if let place { places.append(place) } }
+            return await group.reduce(into: []) { all, reservation in if let reservation { all.append(reservation) } }
         }
     }
 
@@ -46,15 +46,15 @@ import Testing
 
     @Test func ofManyAtOnceExactlyThePlansNumberGetsAVM() async throws {
         let user = try await user("few")
-        let places = await reserved(user, attempts: 200)
-        #expect(places.count == 3)
+        let reservations = await reserved(user, attempts: 200)
+        #expect(reservations.count == 3)
         #expect(refusals("concurrent_vms") == 197)
         #expect(admission.livingVMs(of: user) == 3)
-        // Who sees a VM's end gives its place back, and whoever else sees it changes nothing.
-        for _ in 0..<3 { places[0].release() }
+        // The first release frees the reservation, and later ones do nothing.
+        for _ in 0..<3 { reservations[0].release() }
         let more = await reserved(user, attempts: 200)
         #expect(more.count == 1)
-        for place in places + more { place.release() }
+        for reservation in reservations + more { reservation.release() }
         #expect(admission.livingVMs(of: user) == 0)
     }
 
@@ -130,14 +130,15 @@ import Testing
         (SessionOptions(memoryMB: 513), "Configurable memory ends at 512 MB on the free tier"),
         (SessionOptions(vcpuCount: 4), "Configurable CPU ends at 2 vCPUs on the free tier"),
     ])
-    func whatIsLargerThanThePlanIsRefusedInTheWordsThatClientsKnow(options: SessionOptions, words: String) async throws
+    func aRequestLargerThanThePlanIsRefusedWithTheMessageThatClientsRecognise(options: SessionOptions, message: String)
+        async throws
     {
         let plan = try await admission.plan(of: try await user("free"))
         let error = #expect(throws: AdmissionError.self) { try admission.check(options, plan: plan) }
-        #expect(error?.description == words)
+        #expect(error?.description == message)
     }
 
-    @Test func whatIsAsLargeAsThePlanIsTaken() async throws {
+    @Test func aRequestAsLargeAsThePlanIsAdmitted() async throws {
         let plan = try await admission.plan(of: try await user("free"))
         try admission.check(SessionOptions(vmLifetimeSeconds: 3_600, memoryMB: 512, vcpuCount: 2), plan: plan)
         try admission.check(SessionOptions(), plan: plan)

@@ -98,7 +98,7 @@ import Testing
         #expect(seen == events.reversed().map(\.id))
     }
 
-    @Test func whatIsAskedForTextsIsBoundedAtAWholeCharacter() {
+    @Test func textsAreTruncatedAtAWholeCharacter() {
         var event = AuditEvent(.fileUploaded, by: .user(ada))
         event.resourceID = "a" + String(repeating: "é", count: 10_000)
         event.message = String(repeating: "x", count: 10_000)
@@ -120,7 +120,7 @@ import Testing
         #expect(try await store.list(.init(owner: nil)).map(\.id) == files.suffix(5).reversed().map(\.id) + [key.id])
     }
 
-    @Test func whatWaitsIsWrittenInOrderAndARecordTakesItAlong() async throws {
+    @Test func pendingEventsAreWrittenInOrderAndARecordFlushesThem() async throws {
         let log = AuditBuffer(AuditStore(try Database.inMemory()), logger: Self.logger)
         let first = AuditEvent(.sessionCreated, by: .user(ada), owner: ada)
         log.append(first)

@@ -5,7 +5,7 @@ import SwiftletAccounts
 import Synchronization
 import Testing
 
-@Suite struct ChoresTests {
+@Suite struct PeriodicTasksTests {
     private struct Failure: Error {}
 
     private var logger: Logger {

@@ -41,7 +41,7 @@ import Testing
         }
     }
 
-    @Test func whatWasUsedIsUsedAfterARestart() async throws {
+    @Test func usedTokensStayUsedAfterARestart() async throws {
         try await withDatabaseFile { path in
             let before = RateLimiter(try Database.open(path: path), now: clock.read)
             #expect(try await admitted([before], attempts: 60) == 60)
@@ -51,7 +51,7 @@ import Testing
         }
     }
 
-    @Test func whatOneUsesAnotherKeeps() async throws {
+    @Test func limitsOfUsersAreIndependent() async throws {
         let limiter = RateLimiter(try Database.inMemory(), now: clock.read)
         #expect(try await admitted([limiter], attempts: 150, name: "a") == 100)
         #expect(try await admitted([limiter], attempts: 150, name: "b") == 100)
@@ -88,7 +88,7 @@ import Testing
     }
 
     @Test(arguments: [60, 3_600, 31_536_000] as [Double])
-    func aClockThatIsSetBackLocksNobodyOutAndGivesNothingAway(seconds: Double) async throws {
+    func aClockThatIsSetBackNeitherBlocksNorRefillsALimit(seconds: Double) async throws {
         let limiter = RateLimiter(try Database.inMemory(), now: clock.read)
         #expect(try await admitted([limiter], attempts: 200) == 100)
         clock.move(-seconds)
@@ -99,7 +99,7 @@ import Testing
         #expect(try await admitted([limiter], attempts: 200) == 5)
     }
 
-    @Test func aClockThatIsSetBackAgainAndAgainGivesNothingAway() async throws {
+    @Test func aClockThatIsSetBackRepeatedlyRefillsNoLimit() async throws {
         let limiter = RateLimiter(try Database.inMemory(), now: clock.read)
         #expect(try await admitted([limiter], attempts: 200) == 100)
         for _ in 0..<20 {
@@ -120,7 +120,7 @@ import Testing
             if try await limiter.charge("a", rate).isAdmitted { count += 1 }
             #expect(Double(count) <= 5 + elapsed * 2 + 1e-3)
         }
-        // And whoever keeps asking gets nearly all of it.
+        // A client that retries continuously gets nearly the whole rate.
         #expect(Double(count) > elapsed * 2 * 0.9)
     }
 
@@ -168,7 +168,7 @@ import Testing
         #"{"a": {"requestsPerMinute": 1.5}}"#, #"{"a": {"requestsPerMinute": true}}"#, #"{"a": {"requestBurst": 1}}"#,
         #"{"a": {"memoryMb": "512"}}"#, #"{"a": {"egress": "yes"}}"#, #"{"": {}}"#,
     ])
-    func whatIsNoPlanIsRefused(json: String) {
+    func aMalformedPlanIsRefused(json: String) {
         #expect(throws: StoreError.self) { try PlanCatalog(json: Data(json.utf8)) }
     }
 

@@ -4,7 +4,7 @@ import SwiftletCore
 import SwiftletTestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct AsyncSemaphoreTests {
+@Suite(.timeLimit(.minutes(5))) struct AsyncSemaphoreTests {
     private let time = ControlledTime()
 
     private func lock(maximumWaiters: Int = 64) -> AsyncSemaphore {
@@ -101,6 +101,37 @@ import Testing
         let ticket = AsyncSemaphore.Ticket()
         lock.withdraw(ticket)
         #expect(await lock.acquire(as: ticket) == .withdrawn)
+    }
+
+    @Test func aWithdrawalAfterTheWaitConcernsNoOtherTicket() async {
+        let lock = lock()
+        for _ in 0..<1_000 {
+            // A ticket that is freed leaves its address to the next one.
+            let ticket = AsyncSemaphore.Ticket()
+            #expect(await lock.acquire(as: ticket) == .acquired)
+            lock.withdraw(ticket)
+            lock.release()
+        }
+    }
+
+    @Test func placesAreTakenInTheOrderOfEnqueue() async {
+        let lock = lock()
+        let tickets = (0..<10).map { _ in AsyncSemaphore.Ticket() }
+        #expect(lock.enqueue(tickets[0]) == .acquired)
+        for ticket in tickets.dropFirst() { #expect(lock.enqueue(ticket) == nil) }
+        let order = Locked([Int]())
+        await withTaskGroup(of: Void.self) { group in
+            // They begin to wait in the opposite order.
+            for (number, ticket) in tickets.enumerated().dropFirst().reversed() {
+                group.addTask {
+                    #expect(await lock.wait(ticket) == .acquired)
+                    order.withLock { $0.append(number) }
+                    lock.release()
+                }
+            }
+            lock.release()
+        }
+        #expect(order.value == Array(1..<10))
     }
 
     @Test func severalPermitsLetSoManyProceedAtOnce() async {

@@ -4,7 +4,7 @@ import SwiftletCore
 import SwiftletTestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct BackgroundTasksTests {
+@Suite(.timeLimit(.minutes(5))) struct BackgroundTasksTests {
     @Test func runReturnsWhenAllThatWasSubmittedHasEnded() async {
         let tasks = BackgroundTasks()
         let ended = Locked(0)

@@ -49,7 +49,7 @@ import Testing
         ("no-password@example.org", ""), ("disabled@example.org", "correct horse"),
         ("a@example.org", "correct horse" + String(repeating: " ", count: 2_000)),
     ])
-    func whoeverIsNotLetInIsToldTheSame(email: String, password: String) async throws {
+    func everyFailedLogInHasTheSameAnswer(email: String, password: String) async throws {
         try await AccountServer.with { server in
             _ = try await server.user("a@example.org", password: "correct horse")
             _ = try await server.user("no-password@example.org")
@@ -66,7 +66,7 @@ import Testing
         ("", ["username", "password"]), ("username=a", ["password"]),
         (#"{"username":"a","password":"b"}"#, ["username", "password"]),
     ])
-    func whatIsMissingIsNamedInFastAPIsShape(body: String, missing: [String]) async throws {
+    func missingFieldsAreReportedInFastAPIsForm(body: String, missing: [String]) async throws {
         try await AccountServer.with { server in
             let response = try await server.send(.post, "/token", body: body)
             #expect(response.status == .unprocessableContent)
@@ -87,7 +87,7 @@ import Testing
     }
 
     @Test(arguments: [" a@example.org", "a@example.org ", "a@example.org\n", "\u{7f}a@example.org"])
-    func whatIsNoAddressIsNobodys(email: String) async throws {
+    func anEmailThatIsNoAddressMatchesNoUser(email: String) async throws {
         try await AccountServer.with { server in
             _ = try await server.user("a@example.org", password: "correct horse")
             #expect(try await server.logIn(email, "correct horse").status == .badRequest)
@@ -105,7 +105,7 @@ import Testing
     }
 
     @Test(arguments: ["username=%", "username=%ff&password=x", "username=%zz&password=x"])
-    func whatIsNoFormIs422(body: String) async throws {
+    func aMalformedFieldIs422(body: String) async throws {
         try await AccountServer.with { server in
             let response = try await server.send(.post, "/token", body: body)
             #expect(response.status == .unprocessableContent)
@@ -172,7 +172,7 @@ import Testing
         }
     }
 
-    @Test func whoGuessesMustWaitEvenWithTheRightPassword() async throws {
+    @Test func afterFailuresTheRightPasswordMustWaitToo() async throws {
         try await AccountServer.with { server in
             _ = try await server.user("a@example.org", password: "correct horse")
             for _ in 0..<6 { #expect(try await server.logIn("a@example.org", "wrong").status == .badRequest) }
@@ -189,7 +189,7 @@ import Testing
 }
 
 @Suite struct AdmissionTests {
-    @Test func aLimitedPlansAnswersTellWhatIsLeftAndThenRefuse() async throws {
+    @Test func responsesOfALimitedPlanHaveTheRemainderAndThenRefuse() async throws {
         try await AccountServer.with { server in
             let (_, key) = try await server.user("a@example.org", plan: "tiny")
             let (_, other) = try await server.user("b@example.org", plan: "tiny")
@@ -238,7 +238,7 @@ import Testing
         }
     }
 
-    @Test func theLimitsAreShownWithWhatIsLeft() async throws {
+    @Test func theLimitsAreShownWithTheirRemainder() async throws {
         try await AccountServer.with { server in
             let (_, key) = try await server.user("a@example.org", plan: "tiny")
             let body = try await server.send(.get, "/v1/users/me/limits", key: key).object
@@ -300,7 +300,7 @@ import Testing
         #"{"expires_at":"2001-01-01T00:00:00"}"#, #"{"expires_at":"9999-01-01T00:00:00Z"}"#, #"{"expires_at":7}"#, "[]",
         "{",
     ])
-    func whatDoesNotFitIs422(body: String) async throws {
+    func aMalformedKeyChangeIs422(body: String) async throws {
         try await AccountServer.with { server in
             let (_, key) = try await server.user("a@example.org")
             #expect(try await server.send(.post, "/v1/api-keys/", key: key, body: body).status == .unprocessableContent)
@@ -310,7 +310,7 @@ import Testing
     }
 
     @Test(arguments: ["x", "-1", "99999999999999999999", "1%00", "%F0%9F%94%91"])
-    func whatIsNoNumberIsNotFound(id: String) async throws {
+    func aKeyIDThatIsNoNumberIsNotFound(id: String) async throws {
         try await AccountServer.with { server in
             let (_, key) = try await server.user("a@example.org")
             #expect(try await server.send(.get, "/v1/api-keys/\(id)", key: key).status == .notFound)

@@ -58,7 +58,7 @@ import Testing
         }
     }
 
-    @Test func whatWasTypedForAnUnknownUserIsNotKept() async throws {
+    @Test func theEmailOfAnUnknownUserIsNotAudited() async throws {
         try await AccountServer.with { server in
             #expect(try await server.logIn("my secret password", "hunter2").status == .badRequest)
             let all = try await server.audit.list(.init(owner: nil))
@@ -186,7 +186,7 @@ import Testing
         "event_group=gold", "event_type=gold", "status=gold", "limit=0", "limit=201", "limit=x", "cursor=1",
         "session_id=1", "user_id=x", "vm_id=\(String(repeating: "v", count: 65))", "cursor=evt-%27;--",
     ])
-    func aWrongQueryIsToldWhatIsWrong(query: String) async throws {
+    func aWrongQueryIs422WithTheField(query: String) async throws {
         try await AccountServer.with { server in
             let (_, key) = try await server.user("a@example.org")
             let response = try await server.send(.get, "/v1/audit/events?\(query)", key: key)

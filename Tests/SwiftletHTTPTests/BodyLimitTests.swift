@@ -22,7 +22,7 @@ import Testing
         }
     }
 
-    @Test func whoSendsNoKeyInAHeaderIsReadUpToAMegabyte() async throws {
+    @Test func aBodyIsReadUpToOneMegabyteBeforeAuthentication() async throws {
         try await TestServer.with(maximumBody: 4 << 20) { client, key in
             let large = String(repeating: "x", count: 2 << 20)
             let body = ByteBuffer(string: #"{"command":"\#(large)","api_key":"\#(key)"}"#)

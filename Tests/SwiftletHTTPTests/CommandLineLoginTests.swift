@@ -181,7 +181,7 @@ import Testing
         }
     }
 
-    @Test func aWishThatDoesNotFitIs422() async throws {
+    @Test func aMalformedStartRequestIs422() async throws {
         try await AccountServer.with { server in
             let changes: [[String: Any]] = [
                 ["code_challenge_method": "plain"], ["code_challenge": "short"], ["state": ""], ["state": "a b"],
@@ -212,7 +212,7 @@ import Testing
         }
     }
 
-    @Test func aCodeDiesWithThePassword() async throws {
+    @Test func aCodeIsInvalidAfterAPasswordChange() async throws {
         try await AccountServer.with { server in
             let (user, _) = try await server.user("a@example.org", password: "correct horse")
             let (id, path) = try await start(server)

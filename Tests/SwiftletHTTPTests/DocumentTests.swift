@@ -83,7 +83,7 @@ import Testing
         }
     }
 
-    @Test func whatNeedsAKeySaysSoAndIsRefusedWithoutOne() async throws {
+    @Test func operationsThatNeedAKeyDeclareItAndAre401WithoutOne() async throws {
         try await withDocument { client, document in
             for item in try operations(of: document) {
                 let security = try #require(item.operation["security"] as? [Any])
@@ -151,7 +151,7 @@ import Testing
         }
     }
 
-    @Test func aWrongMethodIsToldTheRightOnes() async throws {
+    @Test func aWrongMethodIs405WithTheAllowedOnes() async throws {
         try await TestServer.with { client, _ in
             let response = try await client.execute(uri: "/v1/executions", method: .put)
             #expect(response.status == .methodNotAllowed)

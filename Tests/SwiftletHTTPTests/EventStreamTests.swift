@@ -64,7 +64,7 @@ import Testing
         #expect(events.filter { $0.name == "result" }.map(\.data) == [#"{"a":1}"#, #"{"b":2}"#])
     }
 
-    @Test func whoComesBackAfterAnyEventGetsTheRestAndNothingTwice() async throws {
+    @Test func aStreamResumesBehindAnyEventWithoutRepetition() async throws {
         let whole = try await follow(EventPosition(execution: handle.record.id))
         for limit in 2...whole.count {
             let first = try await follow(EventPosition(execution: handle.record.id), upTo: limit)

@@ -73,7 +73,7 @@ import Testing
         }
     }
 
-    @Test func aTaskTellsItsOutputInTheClientsWords() async throws {
+    @Test func aTaskHasTheOutputFieldsThatTheClientReads() async throws {
         let fake = FakeExecutions(stdout: Array("hi\n".utf8), results: Array("{\"a\":1}\n{\"b\":2}\n".utf8))
         try await withServer(fake) { client, headers in
             let response = try await client.execute(uri: "/v1/executions/\(id)", method: .get, headers: headers)

@@ -44,7 +44,7 @@ struct FakeExecutions: ExecutionAPI {
 
     func start(_ request: ExecutionRequest) async throws -> (handle: ExecutionHandle, isReplay: Bool) {
         if let failure { throw failure }
-        requests.note(request)
+        requests.record(request)
         let handle = handle(owner: request.owner, session: request.session, language: request.language.rawValue)
         return (handle, false)
     }
@@ -60,7 +60,7 @@ struct FakeExecutions: ExecutionAPI {
 
     func list(_ filter: ExecutionStore.Filter) async throws -> [ExecutionRecord] {
         if let failure { throw failure }
-        filters.note(filter)
+        filters.record(filter)
         return [handle(owner: filter.owner).record]
     }
 

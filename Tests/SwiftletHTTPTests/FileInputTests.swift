@@ -39,16 +39,6 @@ import Testing
         #expect(PercentCoding.decode("a+b".utf8) == Array("a+b".utf8))
     }
 
-    @Test func aFormsLastFieldCounts() {
-        let form = FormFields("a=1&b=%ff&a=2&c&d=x=y&&=z&e=%".utf8)
-        #expect(form.text("a") == "2")
-        #expect(form.bytes("b") == [0xff])
-        #expect(form.bytes("c") == [])
-        #expect(form.text("d") == "x=y")
-        #expect(form.text("e") == "%")
-        #expect(form.text("missing") == nil)
-    }
-
     @Test(arguments: 0...20)
     func base64InPiecesIsBase64(count: Int) {
         let bytes = (0..<count).map { _ in UInt8.random(in: 0...255) }

@@ -87,7 +87,7 @@ import Testing
         "--xyz\r\nContent-Disposition: form-data; nam=\"a\"\r\n\r\n",
         "--xyz\r\n" + String(repeating: "A: b\r\n", count: 5_000),
     ])
-    func whatIsNoFormIsRefused(body: String) {
+    func aMalformedFormIsRefused(body: String) {
         #expect(throws: MultipartParser.Malformed.self) { try events(Array(body.utf8)) }
     }
 

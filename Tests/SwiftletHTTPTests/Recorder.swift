@@ -6,7 +6,7 @@ import Synchronization
 final class Recorder<Value: Sendable>: Sendable {
     private let values = Mutex<[Value]>([])
 
-    func note(_ value: Value) {
+    func record(_ value: Value) {
         values.withLock { $0.append(value) }
     }
 

@@ -24,7 +24,7 @@ extension RouteTests {
         return try await client.execute(uri: uri, method: method, headers: headers, body: ByteBuffer(string: body))
     }
 
-    /// The places that a 422 complains about.
+    /// The fields that a 422 names.
     private func complaints(_ response: TestResponse) throws -> [String] {
         let details = try #require(try object(response)["detail"] as? [[String: Any]])
         return details.compactMap { ($0["loc"] as? [String])?.joined(separator: ".") }
@@ -78,11 +78,11 @@ extension RouteTests {
         ("/v1/users/me/usage-breakdown?start_date=2024-01-01&end_date=2024-12-31", "query.start_date"),
         ("/v1/users/me/usage-breakdown?start_date=9999-01-01", "query.start_date"),
     ])
-    func queriesThatDoNotFitAre422(uri: String, place: String) async throws {
+    func queriesThatDoNotFitAre422(uri: String, field: String) async throws {
         try await withServer { client, key in
             let response = try await send(client, .get, uri, key: key)
             #expect(response.status == .unprocessableContent)
-            #expect(try complaints(response) == [place])
+            #expect(try complaints(response) == [field])
         }
     }
 
@@ -121,23 +121,23 @@ extension RouteTests {
         (#"{"vm_lifetime_seconds":86401}"#, "body.vm_lifetime_seconds"),
         (#"{"vm_lifetime_seconds":"x"}"#, "body.vm_lifetime_seconds"), (#"{"metadata":[]}"#, "body.metadata"),
     ])
-    func changesThatDoNotFitAre422(body: String, place: String) async throws {
+    func changesThatDoNotFitAre422(body: String, field: String) async throws {
         try await withServer { client, key in
             let response = try await send(client, .patch, Self.session, body: body, key: key)
             #expect(response.status == .unprocessableContent)
-            #expect(try complaints(response) == [place])
+            #expect(try complaints(response) == [field])
         }
     }
 
     @Test func aShorterLifetimeIsAConflict() async throws {
-        try await withServer(sessions: FakeSessions(failure: .lifetime("words"))) { client, key in
+        try await withServer(sessions: FakeSessions(failure: .lifetime("message"))) { client, key in
             let response = try await send(client, .patch, Self.session, body: "{}", key: key)
             #expect(response.status == .conflict)
-            #expect(try object(response)["detail"] as? String == "words")
+            #expect(try object(response)["detail"] as? String == "message")
         }
     }
 
-    @Test func whatIsNotOnesOwnIsNotThere() async throws {
+    @Test func anotherUsersEventsAreHidden() async throws {
         let id = try #require(SessionID(rawValue: "4f0c7b9e-1111-4222-8333-444455556666"))
         try await withServer(sessions: FakeSessions(failure: .notFound(id))) { client, key in
             for (method, uri) in [

@@ -3,11 +3,12 @@
 import Foundation
 import NIOCore
 import SwiftletJSON
+import SwiftletTestSupport
 import Testing
 
 @Suite struct JSONParserTests {
     private func parsed(_ text: String) -> JSONValue? {
-        // What is no JSON is nil here.
+        // Invalid JSON gives nil here.
         try? JSONValue(parsing: ByteBuffer(string: text))
     }
 
@@ -24,7 +25,7 @@ import Testing
     ]
 
     @Test(arguments: texts)
-    func whatIsJSONIsRead(text: String, value: JSONValue) {
+    func validTextsAreRead(text: String, value: JSONValue) {
         #expect(parsed(text) == value)
     }
 
@@ -34,14 +35,20 @@ import Testing
         "[1,]", "[,1]", "[1 2]", "{", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,}", "{a:1}", "{\"a\" 1}", "{1:1}",
         "1 2", "{}x", "\u{feff}{}",
     ])
-    func whatIsNoJSONIsRefused(text: String) {
+    func invalidTextsAreRefused(text: String) {
         #expect(parsed(text) == nil)
     }
 
-    @Test func bytesThatAreNoTextAreRefused() {
+    @Test func bytesThatAreNoUTF8AreRefused() {
         for bytes: [UInt8] in [[0x22, 0xff, 0x22], [0x22, 0xc3, 0x22], [0x22, 0xed, 0xa0, 0x80, 0x22], [0xff]] {
             #expect(throws: (any Error).self) { try JSONValue(parsing: ByteBuffer(bytes: bytes)) }
         }
+    }
+
+    @Test(arguments: ["1e999", "-1e999", "[0, 1e309]", String(repeating: "9", count: 400)])
+    func aNumberThatNoDoubleHoldsIsOutOfRange(text: String) {
+        let error = #expect(throws: JSONParser.Failure.self) { try JSONValue(parsing: ByteBuffer(string: text)) }
+        #expect(error == .numberOutOfRange)
     }
 
     @Test func depthAndNumberAreBounded() {
@@ -56,15 +63,21 @@ import Testing
         #expect(parsed(many(100_000)) == nil)
     }
 
-    @Test func itReadsWhatItWrites() {
+    @Test func writtenValuesAreReadBack() {
+        var generator = SeededGenerator(seed: 1)
         let atoms: [JSONValue] = [
             .null, .bool(true), .integer(.min), .integer(.max), .number(0.1), .string("\u{0}\u{1f}\"\\é😀\u{2028}"),
         ]
         func random(_ depth: Int) -> JSONValue {
-            switch depth > 3 ? 0 : Int.random(in: 0...2) {
-            case 1: .array((0..<Int.random(in: 0...4)).map { _ in random(depth + 1) })
-            case 2: .object((0..<Int.random(in: 0...4)).map { .init(name: "\($0)\n", value: random(depth + 1)) })
-            default: atoms.randomElement() ?? .null
+            switch depth > 3 ? 0 : Int.random(in: 0...2, using: &generator) {
+            case 1: .array((0..<Int.random(in: 0...4, using: &generator)).map { _ in random(depth + 1) })
+            case 2:
+                .object(
+                    (0..<Int.random(in: 0...4, using: &generator)).map {
+                        .init(name: "\($0)\n", value: random(depth + 1))
+                    }
+                )
+            default: atoms.randomElement(using: &generator) ?? .null
             }
         }
         for _ in 0..<500 {
@@ -75,8 +88,10 @@ import Testing
 
     @Test func randomBytesNeverTrap() {
         let alphabet = Array(#"{}[]",:\u0123456789abcdefE+-. truefalsn"#.utf8) + [0x00, 0xff, 0xc3, 0xa9]
-        for _ in 0..<20_000 {
-            let bytes = (0..<Int.random(in: 0...24)).compactMap { _ in alphabet.randomElement() }
+        var generator = SeededGenerator(seed: 1)
+        for _ in 0..<fuzzRounds(20_000) {
+            let count = Int.random(in: 0...24, using: &generator)
+            let bytes = (0..<count).compactMap { _ in alphabet.randomElement(using: &generator) }
             _ = try? JSONValue(parsing: ByteBuffer(bytes: bytes))
         }
     }

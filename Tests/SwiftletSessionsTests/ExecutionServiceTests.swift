@@ -13,7 +13,7 @@ import SwiftletTestSupport
 import SwiftletVM
 import Testing
 
-@Suite(.timeLimit(.minutes(2))) struct ExecutionServiceTests {
+@Suite(.timeLimit(.minutes(5))) struct ExecutionServiceTests {
     // MARK: A call that does not run
 
     @Test func aRefusedCallWithoutASessionLeavesNeitherSessionNorVM() async throws {

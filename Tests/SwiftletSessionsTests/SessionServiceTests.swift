@@ -12,7 +12,7 @@ import SwiftletTestSupport
 import SwiftletVM
 import Testing
 
-@Suite(.timeLimit(.minutes(2))) struct SessionServiceTests {
+@Suite(.timeLimit(.minutes(5))) struct SessionServiceTests {
     // MARK: One VM a session
 
     @Test func aHundredCallsAtOnceGetOneVM() async throws {

@@ -73,14 +73,14 @@ import Testing
         #expect(try await cliAuthorizations.confirm(unseen.id, by: account) == nil)
     }
 
-    @Test func aCodeDiesWithThePasswordThatItsUserLoggedInWith() async throws {
+    @Test func aCodeIsInvalidAfterThePasswordChanged() async throws {
         let authorization = try await begin()
         let code = try #require(try await cliAuthorizations.confirm(authorization.id, by: account))
         try await users.setPassword(hash: "another", of: user)
         #expect(try await cliAuthorizations.exchange(authorization.id, code: code, verifier: verifier) == nil)
     }
 
-    @Test func aPasswordThatChangedWhileItWasCheckedGivesACodeThatIsWorthless() async throws {
+    @Test func aPasswordThatChangedDuringItsCheckGivesAnInvalidCode() async throws {
         let authorization = try await begin()
         let checked = try await account
         try await users.setPassword(hash: "another", of: user)
@@ -121,7 +121,7 @@ import Testing
         _ = try await begin(from: ClientAddress("100/64", network: "other/48"))
     }
 
-    @Test func aThousandThatWaitElsewhereKeepNobodyFromLoggingIn() async throws {
+    @Test func aThousandWaitingDevicesElsewhereBlockNoLogIn() async throws {
         for number in 0..<1_000 { _ = try await begin(from: ClientAddress("192.0.2.\(number)")) }
         _ = try await begin(from: ClientAddress("198.51.100.1"))
     }

@@ -105,7 +105,7 @@ import Testing
     @Test func whoeverKeepsAnAccountBlockedDoesNotKeepItsOwnerOut() async throws {
         try await succeed()
         for _ in 0..<6 { _ = try await begin(from: "192.0.2.66") }
-        // The attacker takes the first moment after each pause; elsewhere nobody gets in.
+        // The attacker takes the first moment after each pause; from elsewhere no log-in succeeds.
         for round in 0..<15 {
             let wait = try #require(try await begin(from: "192.0.2.\(100 + round)"))
             #expect(try await begin() == nil)
@@ -130,13 +130,13 @@ import Testing
         #expect(try await begin(from: "192.0.2.67") == 2)
     }
 
-    @Test func aPlaceIsKnownForItsAccountAlone() async throws {
+    @Test func aClientAddressIsKnownForItsAccountAlone() async throws {
         try await succeed()
         for _ in 0..<6 { #expect(try await begin("b@example.org", from: "192.0.2.66") == nil) }
         #expect(try await begin("b@example.org") == 1)
     }
 
-    @Test func theTwentyPlacesOfWhichAnAccountWasUsedLastAreKnown() async throws {
+    @Test func theTwentyLastUsedClientAddressesOfAnAccountAreKnown() async throws {
         for number in 1...21 {
             try await succeed(from: "192.0.2.\(number)")
             clock.move(1)
@@ -146,7 +146,7 @@ import Testing
         for number in 2...21 { #expect(try await begin(from: "192.0.2.\(number)") == nil) }
     }
 
-    @Test func aPlaceIsForgottenThreeMonthsAfterItsLastUse() async throws {
+    @Test func aClientAddressIsDeletedThreeMonthsAfterItsLastUse() async throws {
         try await succeed()
         clock.move(89 * 86_400)
         try await attempts.purge()
@@ -158,7 +158,7 @@ import Testing
         #expect(try await begin() == 1)
     }
 
-    @Test func aNetworkOfManyHouseholdsHasALimitOfItsOwn() async throws {
+    @Test func aNetworkOfManyClientAddressesHasALimitOfItsOwn() async throws {
         func begin(_ number: Int) async throws -> Int? {
             try await attempts.wait("\(number)@example.org", ClientAddress("\(number)/64", network: "n/48"))
         }

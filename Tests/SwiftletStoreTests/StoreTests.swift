@@ -7,7 +7,7 @@ import SwiftletTestSupport
 import Testing
 
 @Suite struct DatabaseTests {
-    @Test func whatWasWrittenIsThereAfterReopening() async throws {
+    @Test func rowsAreThereAfterReopening() async throws {
         try await withDatabaseFile { path in
             let user = try await UserStore(try Database.open(path: path)).create(email: "a@example.org")
             let again = try await UserStore(try Database.open(path: path)).user(email: "A@example.org")
@@ -45,7 +45,7 @@ import Testing
     }
 
     @Test(arguments: ["", "a", "a@", "@b", "a@b@c", "a b@c", "a\n@b", String(repeating: "a", count: 250) + "@b.org"])
-    func whatIsNoAddressIsRefused(email: String) async {
+    func anEmailThatIsNoAddressIsRefused(email: String) async {
         await #expect(throws: StoreError.self) { try await users.create(email: email) }
     }
 

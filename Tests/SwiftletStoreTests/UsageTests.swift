@@ -104,7 +104,7 @@ import Testing
         #expect(try await usage.usage(of: .random()) == SessionUsage())
     }
 
-    @Test func anOwnersDaysHoldNobodyElsesVMs() async throws {
+    @Test func theDailyUsageOfAnOwnerHasNoVMsOfOthers() async throws {
         let midnight = UTCDay(containing: start).advanced(by: 1)
         let mine = try await insert()
         let theirs = try await insert(owner: other)
@@ -167,18 +167,18 @@ import Testing
         #expect(try await sessions.living(of: owner).map(\.id) == [third, first])
     }
 
-    @Test func aServerThatStartsEndsWhatWasOpen() async throws {
+    @Test func aStartingServerEndsOpenRows() async throws {
         let one = try await insert()
         let two = try await insert()
         _ = try await sessions.assign(vm: vm("vm-1"), to: one)
         _ = try await sessions.assign(vm: vm("vm-2", at: start + 980), to: two)
-        // The first has outlived its time while nobody looked; it counts as long as it may have lived.
+        // The first expired without being ended; it counts until its expiry.
         try await sessions.endAllVMs(at: start + 1_000, reason: "restart")
         #expect(try await usage.usage(of: one).vms.vmSeconds == 60)
         #expect(try await usage.usage(of: two).vms.vmSeconds == 20)
     }
 
-    @Test func whatIsOldIsForgottenInBatchesAndNothingElse() async throws {
+    @Test func oldRowsAloneAreDeletedInBatches() async throws {
         var old: [SessionID] = []
         for number in 0..<7 {
             let session = try await insert()

@@ -12,7 +12,7 @@ import Testing
 @testable import SwiftletVM
 
 /// Starts of programs: what a child gets, and what a failed start reports and leaves behind.
-@Suite(.timeLimit(.minutes(2))) struct ChildProcessTests {
+@Suite(.timeLimit(.minutes(5))) struct ChildProcessTests {
     /// Threads that live as long as the body: a child is killed when the thread that started it ends.
     private func withThreads(_ body: (NIOThreadPool, NIOThreadPool) async throws -> Void) async throws {
         let spawner = NIOThreadPool(numberOfThreads: 1)

@@ -6,7 +6,7 @@ import SwiftletVM
 import Testing
 
 /// Admission by measured memory, and what is given up when it runs short, with invented numbers in MiB.
-@Suite(.timeLimit(.minutes(1))) struct MemoryPolicyTests {
+@Suite(.timeLimit(.minutes(5))) struct MemoryPolicyTests {
     private static let shape = VMShape(memoryMB: 512, vcpuCount: 2)
     private static let machine = 24 * 1_024
 

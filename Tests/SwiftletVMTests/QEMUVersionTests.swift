@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Foundation
 import SwiftletVM
 import Testing
 
@@ -76,6 +77,35 @@ import Testing
         #expect(value(of: "-cpu", in: arguments(platform(Self.old))) == EmulatedProcessor.fast.model)
         #expect(value(of: "-cpu", in: arguments(platform(Self.old, .kvm))).hasPrefix("host"))
         #expect(value(of: "-cpu", in: arguments(platform(Self.old, .kvm, .full))).hasPrefix("host"))
+    }
+
+    @Test func filesThatVMsShareAreNotLocked() {
+        let files = QEMUCommand.Files(kernel: "k", initramfs: "i", rootFileSystem: "r", templateDisk: "t", disk: "d")
+        let shape = VMShape(memoryMB: 512, vcpuCount: 2)
+        for start in [QEMUCommand.Start.boot, .bootIntoFile, .restore] {
+            let command = QEMUCommand(platform: platform(Self.old), shape: shape, start: start, files: files)
+            let disk = value(of: "-blockdev", in: command.arguments)
+            func options(of file: String) -> Substring {
+                disk.components(separatedBy: "\"filename\":\"\(file)\"").dropFirst().first?.prefix { $0 != "}" } ?? ""
+            }
+            #expect(options(of: "r").contains("\"locking\":\"off\""))
+            #expect(options(of: "t").contains("\"locking\":\"off\"") == (start == .restore))
+            // Two QEMUs on one disk would be a mistake of ours.
+            #expect(!options(of: "d").isEmpty && !options(of: "d").contains("locking"))
+        }
+    }
+
+    @Test func aDiskIsThrottledOnlyWhereARateIsGiven() {
+        let files = QEMUCommand.Files(kernel: "k", initramfs: "i", rootFileSystem: "r", templateDisk: "t", disk: "d")
+        let shape = VMShape(memoryMB: 512, vcpuCount: 2)
+        func arguments(_ rate: DiskRate?) -> [String] {
+            let platform = platform(Self.old)
+            return QEMUCommand(platform: platform, shape: shape, start: .boot, files: files, diskRate: rate).arguments
+        }
+        #expect(!arguments(nil).contains { $0.contains("throttle") })
+        let limited = arguments(DiskRate(bytesPerSecond: 1_000, requestsPerSecond: 0))
+        #expect(limited.contains { $0.contains("x-bps-total=1000,") && !$0.contains("iops") })
+        #expect(value(of: "-blockdev", in: limited).hasPrefix("{\"driver\":\"throttle\",\"node-name\":\"root\""))
     }
 
     @Test func firmwareIsLookedForBesideQEMU() {

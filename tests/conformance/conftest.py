@@ -7,6 +7,8 @@ from server import SOAK, Server
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "kvm: runs under KVM too, in the machine of tests/kvm")
+    config.addinivalue_line("markers", "qemu: depends on QEMU's version; runs on QEMU 10 too, as what is marked kvm does")
+    config.addinivalue_line("markers", "alone: measures times; no other test may run beside it")
     config.addinivalue_line("markers", "soak: has a long form, for `make soak`")
 
 

@@ -348,6 +348,7 @@ def test_a_disabled_user_is_shut_out_with_keys_and_tokens(server):
     assert user.get("/v1/users/me", **bearer).status_code == 401
 
 
+@pytest.mark.alone
 def test_an_unknown_user_takes_as_long_as_a_wrong_password(server):
     def seconds(email, source):
         form = urllib.parse.urlencode({"username": email, "password": "wrong password"})

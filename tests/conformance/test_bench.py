@@ -12,6 +12,8 @@ import pytest
 
 from server import IMAGES, PROGRAM, TEMPLATES, command_name, descendants, signals_as_usual, wait_until
 
+pytestmark = pytest.mark.alone
+
 BENCH = os.path.join(os.path.dirname(PROGRAM), "swiftlet-bench")
 SMALL = ["--count", "3", "--paced-count", "2", "--new-count", "1", "--import-count", "1", "--cold-count", "1", "--idle", "2", "--burst", "12"]
 

@@ -79,6 +79,7 @@ def test_a_wrong_key_is_an_authentication_error(server):
         InstaVM(api_key="instavm_sk_wrong", base_url=server.url)
 
 
+@pytest.mark.alone
 def test_a_timeout_is_answered_before_the_client_gives_up(client):
     client.execute("1")
     started = time.monotonic()

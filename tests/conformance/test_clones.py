@@ -100,6 +100,7 @@ def test_two_hundred_clones_share_nothing_that_must_be_their_own(standard):
     assert all(set(record["confirmed"]) == wanted for record in records)
 
 
+@pytest.mark.alone
 @pytest.mark.kvm
 def test_a_clones_clock_is_the_hosts_however_long_it_waited(pooled):
     # What waits now has waited for some seconds when it is taken.
@@ -110,15 +111,17 @@ def test_a_clones_clock_is_the_hosts_however_long_it_waited(pooled):
     after = time.time()
     assert result["restore"]["origin"] == "pool"
     assert before - 0.05 <= float(result["stdout"]) <= after + 0.05
-    uptime = float(session.bash("cut -d' ' -f1 /proc/uptime")["stdout"])
-    started = float(session.bash("sed -n 's/^btime //p' /proc/stat")["stdout"])
-    assert abs(started + uptime - time.time()) < 2
+    before = time.time()
+    uptime, started = session.bash("cut -d' ' -f1 /proc/uptime; sed -n 's/^btime //p' /proc/stat")["stdout"].split()
+    after = time.time()
+    assert before - 2 <= float(started) + float(uptime) <= after + 2
     session.kill()
 
 
 # The pool
 
 
+@pytest.mark.alone
 @pytest.mark.kvm
 def test_a_waiting_clone_is_taken_at_once_and_replaced(pooled):
     wait_for_pool(pooled, 2)
@@ -131,6 +134,7 @@ def test_a_waiting_clone_is_taken_at_once_and_replaced(pooled):
     session.kill()
 
 
+@pytest.mark.alone
 @pytest.mark.kvm
 def test_a_waiting_clone_costs_no_processor_time(pooled):
     wait_for_pool(pooled, 2)
@@ -139,11 +143,15 @@ def test_a_waiting_clone_costs_no_processor_time(pooled):
     def ticks():
         return {pid: sum(map(int, pathlib.Path("/proc/%d/stat" % pid).read_text().rsplit(")", 1)[1].split()[11:13])) for pid in pooled.qemus()}
 
-    before = ticks()
-    time.sleep(5)
-    after = ticks()
-    assert len(before) >= 2
-    assert all(after[pid] - before[pid] <= 2 for pid in before if pid in after)
+    # On a busy machine a moment's work is charged more than it took; what costs nothing does so at least once.
+    for _ in range(4):
+        before = ticks()
+        time.sleep(5)
+        after = ticks()
+        spent = [after[pid] - before[pid] for pid in before if pid in after]
+        if len(spent) >= 2 and max(spent) <= 2:
+            return
+    assert len(spent) >= 2 and max(spent) <= 2
 
 
 @pytest.mark.kvm
@@ -160,6 +168,7 @@ def test_a_vm_is_used_by_one_session_and_never_again(pooled):
         other.kill()
 
 
+@pytest.mark.alone
 def test_a_burst_larger_than_the_pool_is_served_in_full(pooled):
     sessions = [pooled.session(memory_mb=256) for _ in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -257,6 +266,7 @@ def test_a_vms_disk_has_a_quota_that_programs_see():
         server.stop()
 
 
+@pytest.mark.qemu
 def test_what_a_clone_does_to_its_memory_and_disk_reaches_no_other(pooled):
     def digests():
         return subprocess.run("sha256sum %s/minimal-512m1-*/*" % TEMPLATES, shell=True, capture_output=True, text=True).stdout
@@ -404,7 +414,7 @@ def test_doctor_tries_to_break_out_and_reports_each_attempt(tmp_path):
     findings = {finding["name"]: finding for finding in json.loads(result.stdout)}
     assert findings["Jail"]["state"] == "good", result.stdout
     attempts = [name for name in findings if name.startswith("Jail: ")]
-    for part in ("memory", "state", "disk.qcow2", "shared memory", "connect", "process", "host's files", "kernel settings", "execute a program"):
+    for part in ("memory", "state", "disk.qcow2", "shared memory", "connect", "process", "host's files", "kernel settings", "user namespace", "execute a program"):
         assert any(part in name for name in attempts), part
     assert all(findings[name]["state"] == "good" for name in attempts)
 
@@ -482,6 +492,14 @@ def test_a_normal_user_has_the_jail_too(tmp_path):
         shutil.rmtree(home, ignore_errors=True)
 
 
+@pytest.mark.qemu
+def test_vms_run_on_the_qemu_that_was_configured(pooled):
+    wait_for_pool(pooled, 1)
+    configured = os.path.realpath(os.environ.get("SWIFTLET_QEMU", "/usr/bin/qemu-system-x86_64"))
+    # As the jail's root has it.
+    assert pooled.qemus() and all(os.readlink("/proc/%d/exe" % pid).endswith(configured) for pid in pooled.qemus())
+
+
 @pytest.mark.kvm
 def test_each_qemu_has_a_cgroup_with_limits(pooled):
     wait_for_pool(pooled, 1)
@@ -501,6 +519,7 @@ def cgroups_of(server):
     return {os.path.basename(path) for path in found.stdout.split()}
 
 
+@pytest.mark.alone
 @pytest.mark.soak
 def test_kills_under_load_leave_nothing():
     server = Server(SWIFTLET_POOL_SIZE="2", SWIFTLET_MEMORY_MB="128")
@@ -526,6 +545,7 @@ def test_kills_under_load_leave_nothing():
     assert not os.path.exists(server.directory)
 
 
+@pytest.mark.alone
 @pytest.mark.soak
 def test_many_sessions_leave_the_server_as_it_was():
     server = Server(SWIFTLET_POOL_SIZE="1", SWIFTLET_POOL_MAXIMUM="1", SWIFTLET_MEMORY_MB="128")

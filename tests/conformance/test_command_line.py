@@ -113,3 +113,12 @@ def test_doctor_names_what_is_missing_and_the_remedy(tmp_path):
     assert result.returncode == 1
     assert "apt-get install qemu-system-x86" in result.stdout
     assert "swiftlet image build" in result.stdout
+
+
+def test_truth_values_in_the_configuration_file_are_jsons(tmp_path):
+    file = tmp_path / "swiftlet.json"
+    words = [PROGRAM, "image", "list", "--config", str(file), "--data-directory", str(tmp_path)]
+    for values, code in [({"templates": False, "insecureNoJail": True}, 0), ({"templates": "true"}, 0), ({"templates": 2}, 64)]:
+        file.write_text(json.dumps(values))
+        result = subprocess.run(words, capture_output=True, text=True, timeout=30)
+        assert result.returncode == code, (values, result.stderr)

@@ -349,6 +349,7 @@ def test_a_request_that_could_not_run_does_not_use_its_key_up(server, session):
 # Streams
 
 
+@pytest.mark.alone
 def test_events_come_as_they_happen(server, session):
     follower = Follower(server.url, headers(server))
     begun = time.monotonic()

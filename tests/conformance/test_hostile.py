@@ -8,6 +8,8 @@ import pytest
 
 from server import Server, gone, wait_until
 
+pytestmark = pytest.mark.alone
+
 
 def in_time(session, command, language, timeout=4):
     """Runs something that does not end; its answer must come before the caller's own limit."""
@@ -22,6 +24,7 @@ def in_time(session, command, language, timeout=4):
 # Timeouts
 
 
+@pytest.mark.qemu
 def test_an_endless_loop_ends_in_time_and_keeps_the_state(fresh):
     fresh.run("kept = 1")
     result = in_time(fresh, "print('begun')\nwhile True: pass", "python")
@@ -89,6 +92,7 @@ def test_status_and_kill_answer_while_code_runs(fresh):
 # Taking everything
 
 
+@pytest.mark.qemu
 def test_a_fork_bomb_costs_its_session_and_no_other(server, fresh, session):
     session.run("1")
     result = fresh.run("bomb() { bomb | bomb & }; bomb; sleep 1000", "bash", 8)
@@ -99,6 +103,7 @@ def test_a_fork_bomb_costs_its_session_and_no_other(server, fresh, session):
     assert fresh.status()["vm_alive"] is True
 
 
+@pytest.mark.qemu
 def test_a_memory_hog_is_killed_and_the_answer_says_so(fresh):
     fresh.run("kept = 1")
     result = fresh.run("x = bytearray(4 << 30)\nfor i in range(0, len(x), 4096): x[i] = 1", timeout=120)
@@ -137,6 +142,7 @@ def test_killing_every_process_leaves_the_session_usable(fresh):
     assert result["state_lost"] is True
 
 
+@pytest.mark.qemu
 @pytest.mark.parametrize(
     "command, words",
     [
@@ -231,6 +237,7 @@ def test_an_agent_that_dies_takes_its_vm_and_the_answer_says_so(fresh):
     assert fresh.run("1 + 1")["stdout"] == "2\n"
 
 
+@pytest.mark.qemu
 def test_a_killed_qemu_is_reported_and_the_session_goes_on():
     import os
     import signal
@@ -261,6 +268,7 @@ def check_a_killed_qemu(server, fresh, os, signal):
 # The server itself
 
 
+@pytest.mark.qemu
 def test_a_killed_server_leaves_nothing_and_its_sessions_go_on():
     server = Server()
     try:

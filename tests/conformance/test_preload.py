@@ -102,6 +102,7 @@ def wheel(name, version, files):
     return "%s-%s-py3-none-any.whl" % (name, version), data.getvalue()
 
 
+@pytest.mark.alone
 def test_the_first_import_takes_a_fraction_of_an_import(clones):
     session = clones()
     assert run(session, "print(json.dumps([n for n in ('numpy', 'pandas', 'matplotlib', 'PIL', 'httpx') if n in sys.modules]))") == []
@@ -112,6 +113,7 @@ def test_the_first_import_takes_a_fraction_of_an_import(clones):
     assert loads(session, "numpy", "pandas", "matplotlib.pyplot", "PIL.Image", "requests", "httpx") == [True] * 6
 
 
+@pytest.mark.alone
 def test_memory_is_left_to_the_guest(clones):
     """What libraries hold is page cache; without preloading some 121 MiB of 469 are not available."""
     lines = clones().bash("cat /proc/meminfo")["stdout"].split("\n")
@@ -236,6 +238,7 @@ def test_programs_beside_the_interpreter_know_nothing_of_it(clones):
     assert session.run("import subprocess\nprint(subprocess.check_output(['python3', '-c', %r], text=True))" % source)["stdout"] == "[] []\n\n"
 
 
+@pytest.mark.alone
 def test_a_second_interpreter_does_not_make_its_user_wait(clones):
     session = clones()
     session.run("import os\nos.kill(os.getpid(), 9)")

@@ -55,6 +55,10 @@ int agent_become_realtime(void);
 /// `jobs` is the end to write to, `done` the end to read from, which does not block. 0 or an errno.
 int agent_start_workers(int count, void (*run)(void *), int *jobs, int *done);
 
+/// Makes a file without a name in a directory's file system, if `*file` is negative, and changes the blocks that it holds. They are not
+/// written. 0 or an errno.
+int agent_hold_blocks(const char *directory, int *file, uint64_t held, uint64_t wanted);
+
 /// Lets the kernel write a file's range to the disk, and waits for it if told to; then its pages can be reused.
 void agent_write_back(int descriptor, int64_t offset, int64_t count, int wait);
 

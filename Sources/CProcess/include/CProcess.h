@@ -76,11 +76,18 @@ int cprocess_raise_descriptor_limit(void);
 /// Kills the children of a process, which must be a child of ours that is not reaped yet. Returns how many were killed.
 int cprocess_kill_children(pid_t parent);
 
+/// Enters the user namespace of a process, in a child, and tries to make another one there. 0 where that is possible, the errno
+/// that the kernel refuses it with, or ESRCH when the namespace could not be entered.
+int cprocess_try_user_namespace(pid_t pid);
+
 /// Sends bytes over a Unix socket together with a descriptor; 0 or an errno.
 int cprocess_send_descriptor(int socket, const char *bytes, size_t count, int descriptor);
 
 /// Sets the nice value of all threads of a process; 0 or an errno.
 int cprocess_set_nice(pid_t pid, int nice);
+
+/// Lowers the size of the largest file that a process may write; 0 or an errno.
+int cprocess_limit_file_size(pid_t pid, uint64_t bytes);
 
 /// The frequency of this processor's time stamp counter in kHz, measured over about 20 ms; 0 where there is none.
 uint64_t cprocess_tsc_khz(void);

@@ -6,11 +6,11 @@ package import SwiftletCore
 package import SwiftletStore
 import Synchronization
 
-/// Takes audit events in without making anybody wait, and writes them down together a moment later.
+/// Buffers audit events in memory, and stores them in batches.
 ///
 /// A flood of refusals does not fill the disk: of those that are alike the first is written, and the rest of a minute is counted.
 package final class AuditBuffer: Sendable {
-    /// What refusals must have in common to be counted as one.
+    /// The properties that refusals must share to be counted as one.
     private struct Likeness: Hashable {
         var type: AuditEventType
         var status: AuditStatus
@@ -80,7 +80,7 @@ package final class AuditBuffer: Sendable {
         await flush(at: event.createdAt)
     }
 
-    /// Takes a refusal in; what is like one of the last minute is only counted.
+    /// Buffers a refusal; one that equals a refusal of the last minute is only counted.
     ///
     /// - Returns: whether it was the first of its kind.
     @discardableResult
@@ -96,7 +96,7 @@ package final class AuditBuffer: Sendable {
         return state.withLock { state in
             var event = event
             if state.repetitions[likeness] == nil, state.repetitions.count >= Self.maximumRepetitions {
-                // Too many kinds: what is told of them is their type alone.
+                // Too many kinds: only the type of further ones is stored.
                 likeness = Likeness(type: event.type, status: event.status)
                 event.address = nil
                 event.owner = nil
@@ -120,7 +120,7 @@ package final class AuditBuffer: Sendable {
     /// - Parameter isLast: ends the counting of repetitions, for a server that stops.
     package func flush(at moment: Date = Date(), isLast: Bool = false) async {
         let hasTurn = await flushing.acquire() == .acquired
-        // A cancelled task has no answer to give, so it need not wait for what another flush writes. The last flush must write.
+        // A cancelled task need not wait until another flush has written. The last flush must write.
         guard hasTurn || isLast else { return }
         defer { if hasTurn { flushing.release() } }
         await writePending(at: moment, isLast: isLast)

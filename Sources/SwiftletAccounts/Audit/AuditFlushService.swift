@@ -6,9 +6,9 @@ import ServiceLifecycle
 import SwiftletCore
 import SwiftletStore
 
-/// Writes audit events down late, forgets those whose time is over, and audits the server itself.
+/// Flushes buffered audit events, deletes expired ones, and audits the start and stop of the server.
 ///
-/// It must be stopped last: what ends is audited too.
+/// It must be stopped last, since the end of other services is audited too.
 package struct AuditFlushService: Service {
     package struct Retention: Sendable {
         /// Seconds that an event is kept.

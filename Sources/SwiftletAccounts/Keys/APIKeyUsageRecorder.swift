@@ -4,34 +4,34 @@ package import Foundation
 package import SwiftletStore
 import Synchronization
 
-/// Notes which keys were used, and writes it down later: at most once a minute for each.
+/// Collects which keys were used, and stores it in batches: at most once a minute for each key.
 package final class APIKeyUsageRecorder: Sendable {
     private struct State {
-        /// Used, and not written down yet.
+        /// Last uses that are not stored yet.
         var pending: [Int64: Date] = [:]
-        /// When a use was last written down.
+        /// When a use was last stored.
         var written: [Int64: Date] = [:]
     }
 
     private static let interval = 60.0
-    private let record: @Sendable ([Int64: Date]) async throws -> Void
+    private let store: @Sendable ([Int64: Date]) async throws -> Void
     private let state = Mutex(State())
 
-    /// - Parameter record: writes uses down.
-    package init(record: @escaping @Sendable ([Int64: Date]) async throws -> Void) {
-        self.record = record
+    /// - Parameter store: stores the last uses of keys.
+    package init(store: @escaping @Sendable ([Int64: Date]) async throws -> Void) {
+        self.store = store
     }
 
     package convenience init(_ store: APIKeyStore) {
         self.init { try await store.recordUse($0) }
     }
 
-    /// Notes a use; touches no database.
-    package func note(_ key: Int64, at moment: Date = Date()) {
+    /// Records a use in memory.
+    package func record(_ key: Int64, at moment: Date = Date()) {
         state.withLock { $0.pending[key] = moment }
     }
 
-    /// Writes down the uses of keys for which that was not done within the last minute. What could not be written is due again.
+    /// Stores the uses of the keys that had none stored within the last minute. Uses that could not be stored stay pending.
     package func flush(at moment: Date = Date()) async throws {
         let due = state.withLock { state in
             // A time in the future was written before the clock was set back.
@@ -45,7 +45,7 @@ package final class APIKeyUsageRecorder: Sendable {
         }
         guard !due.isEmpty else { return }
         do {
-            try await record(due)
+            try await store(due)
         } catch {
             putBack(due)
             throw error
@@ -55,7 +55,7 @@ package final class APIKeyUsageRecorder: Sendable {
     private func putBack(_ uses: [Int64: Date]) {
         state.withLock { state in
             for (key, moment) in uses {
-                // A later use may have been noted meanwhile.
+                // A later use may have been recorded meanwhile.
                 state.pending[key] = max(moment, state.pending[key] ?? moment)
                 state.written[key] = nil
             }

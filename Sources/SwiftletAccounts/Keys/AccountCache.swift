@@ -2,9 +2,9 @@
 
 package import SwiftletCore
 
-/// What was read of keys and accounts, for as long as it is taken as true.
+/// Keys and accounts that were read from the database, each for a limited time.
 package struct AccountCache: Sendable {
-    /// A read of the database, from before it began: what it returns is cached only if no change came between.
+    /// Marks the beginning of a read of the database: its result is cached only if no change came after.
     package struct Reading: Sendable {
         fileprivate let change: Int
         fileprivate let began: ContinuousClock.Instant
@@ -29,7 +29,7 @@ package struct AccountCache: Sendable {
         self.life = life
     }
 
-    /// The owner of a key, if it was read lately; keys are named by their hash.
+    /// The owner of a key with this hash, if the cache has a fresh entry.
     package func owner(ofKey hash: String, at moment: ContinuousClock.Instant) -> APIKeyOwner? {
         fresh(keys[hash], at: moment)
     }
@@ -38,20 +38,20 @@ package struct AccountCache: Sendable {
         fresh(accounts[id], at: moment)
     }
 
-    /// To be had before the database is asked, for what is kept of its answer.
+    /// Starts a reading: take it before the query, and pass it to `insert` with the result.
     package func reading(at moment: ContinuousClock.Instant) -> Reading {
         Reading(change: lastChange, began: moment)
     }
 
-    /// Keeps what was read, unless something was changed since the question: the answer may be from before.
-    package mutating func keep(_ account: Account, from reading: Reading) {
+    /// Caches an account, unless it was invalidated since the reading began: the result may be older than the change.
+    package mutating func insert(_ account: Account, from reading: Reading) {
         guard isCurrent(reading, of: account.id) else { return }
         if accounts.count >= Self.maximumEntries { accounts.removeAll() }
         accounts[account.id] = Entry(value: account, readAt: reading.began)
     }
 
-    /// As ``keep(_:from:)``, for a key; nil when the key has no owner.
-    package mutating func keep(_ owner: APIKeyOwner?, ofKey hash: String, from reading: Reading) {
+    /// As ``insert(_:from:)``, for a key; nil when the key has no owner.
+    package mutating func insert(_ owner: APIKeyOwner?, ofKey hash: String, from reading: Reading) {
         guard let owner else {
             keys[hash] = nil
             return
@@ -59,10 +59,10 @@ package struct AccountCache: Sendable {
         guard isCurrent(reading, of: owner.account.id) else { return }
         if keys.count >= Self.maximumEntries { keys.removeAll() }
         keys[hash] = Entry(value: owner, readAt: reading.began)
-        keep(owner.account, from: reading)
+        insert(owner.account, from: reading)
     }
 
-    /// Removes the entries of a user whose keys or account have changed; reads that are under way are not cached.
+    /// Removes the entries of a user whose keys or account have changed; results of reads that have begun are not cached.
     package mutating func invalidate(_ user: UserID) {
         keys = keys.filter { $0.value.value.account.id != user }
         accounts[user] = nil

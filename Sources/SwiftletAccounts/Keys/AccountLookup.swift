@@ -5,7 +5,7 @@ package import SwiftletCore
 package import SwiftletStore
 import Synchronization
 
-/// Whose key it is, and what plan they have: read from the database at most once a second for each.
+/// Looks up the owners of keys, accounts and plans: reads each from the database at most once a second.
 ///
 /// So a warm request costs no query, and a revoked key, a disabled user and another plan count within a second, whichever process
 /// wrote them.
@@ -46,7 +46,7 @@ package final class AccountLookup: Sendable {
         let (known, reading) = cache.withLock { ($0.account(id, at: time.now), $0.reading(at: time.now)) }
         if let known { return known }
         let account = try await store.account(id)
-        if let account { cache.withLock { $0.keep(account, from: reading) } }
+        if let account { cache.withLock { $0.insert(account, from: reading) } }
         return account
     }
 
@@ -66,7 +66,7 @@ package final class AccountLookup: Sendable {
     private func read(_ hash: String) async throws -> APIKeyOwner? {
         let reading = cache.withLock { $0.reading(at: time.now) }
         let owner = try await store.owner(ofKeyDigest: hash)
-        cache.withLock { $0.keep(owner, ofKey: hash, from: reading) }
+        cache.withLock { $0.insert(owner, ofKey: hash, from: reading) }
         return owner
     }
 }

@@ -5,7 +5,7 @@ import SwiftletStore
 
 /// Authenticates users by e-mail address and password.
 package struct PasswordAuthenticator: Sendable {
-    /// What an attempt led to.
+    /// The result of an attempt.
     package struct Outcome: Sendable {
         /// The account whose password was right; nil when it was not, whatever the reason.
         package let account: Account?
@@ -14,7 +14,7 @@ package struct PasswordAuthenticator: Sendable {
         package let owner: UserID?
     }
 
-    /// Attempts from one client address, good or bad: what is over this never reaches the count of failures.
+    /// Attempts from one client address, good or bad. Attempts over this rate are not counted as failures.
     private static let rate = Plan.Rate(perMinute: 60, burst: 60)
     private static let maximumEmail = 254
 
@@ -71,8 +71,8 @@ package struct PasswordAuthenticator: Sendable {
         }
     }
 
-    /// Whether a text can be an e-mail address. Others are never looked up: the database might compare a text with a NUL in
-    /// another way than the counters do, and then one account had more counters than one.
+    /// Whether a text can be an e-mail address. Other texts are never looked up: the database might treat a text with a NUL as equal
+    /// to one without, for which the failures are counted separately.
     private static func isEmail(_ text: String) -> Bool {
         text.utf8.count <= maximumEmail && text.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7f }
     }

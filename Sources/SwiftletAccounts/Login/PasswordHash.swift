@@ -6,7 +6,7 @@ import Foundation
 
 /// A password as it is stored: scrypt's result with the parameters that led to it.
 package struct PasswordHash: Equatable, Sendable {
-    /// What a hash costs: 128 * N * r bytes of memory, and p times the work.
+    /// The cost of a hash: 128 * N * r bytes of memory, and p times the work.
     package struct Cost: Equatable, Sendable {
         package var n: Int
         package var r: Int
@@ -22,7 +22,7 @@ package struct PasswordHash: Equatable, Sendable {
         package static let standard = Cost(n: 1 << 15, r: 8, p: 3)
     }
 
-    /// The longest password, in bytes; a longer one never fits.
+    /// The longest password, in bytes; a longer one never matches.
     package static let maximumLength = 1_024
     private static let size = 32
 
@@ -38,14 +38,14 @@ package struct PasswordHash: Equatable, Sendable {
         hash = try Self.derive(password, salt: salt, cost: cost)
     }
 
-    /// What no password fits, made without any work; to check against it takes as long as against another.
+    /// A hash that no password matches, made without work; a check against it takes as long as against any other.
     package init(fittingNothingAt cost: Cost) {
         self.cost = cost
         salt = Data(repeating: 0, count: 16)
         hash = Data(repeating: 0, count: Self.size)
     }
 
-    /// Reads what ``text`` wrote; nil for anything else.
+    /// Parses the form that ``text`` has; fails for anything else.
     package init?(text: String) {
         let parts = text.split(separator: "$", omittingEmptySubsequences: false)
         guard parts.count == 6, parts[0] == "scrypt",
@@ -62,7 +62,7 @@ package struct PasswordHash: Equatable, Sendable {
         "scrypt$\(cost.n)$\(cost.r)$\(cost.p)$\(salt.base64EncodedString())$\(hash.base64EncodedString())"
     }
 
-    /// Whether it is this password's. Takes as long as hashing it, whether it fits or not.
+    /// Whether it is the hash of this password. Takes as long as hashing, whether it matches or not.
     package func matches(_ password: String) throws -> Bool {
         let other = try Self.derive(password, salt: salt, cost: cost)
         // All bytes are looked at, so that time does not tell how many were right.

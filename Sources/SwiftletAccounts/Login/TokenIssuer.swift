@@ -43,7 +43,7 @@ package struct TokenIssuer: Sendable {
         )
     }
 
-    /// Whose token it says it is, and of which generation; nil when it is expired or none of ours.
+    /// The user and the generation of a valid token; nil when it is expired or its signature or issuer is wrong.
     package func read(_ token: String) async -> (user: UserID, generation: Int64)? {
         guard let claims = try? await keys.verify(token, as: Claims.self), claims.iss.value == Self.issuer,
             let id = Int64(claims.sub.value)
@@ -51,7 +51,7 @@ package struct TokenIssuer: Sendable {
         return (UserID(rawValue: id), claims.gen)
     }
 
-    /// Whether a text has the form of a token, which no key of ours has.
+    /// Whether a text has the form of a token, which no API key has.
     package static func isToken(_ text: String) -> Bool {
         text.hasPrefix("eyJ") && text.utf8.count { $0 == UInt8(ascii: ".") } == 2
     }

@@ -6,7 +6,7 @@ import Synchronization
 
 /// Holds users to their plans where VMs are made and code is taken in: how large, how many at once, how many a minute.
 package final class Admission: Sendable {
-    /// What was refused because somebody had no more of it.
+    /// Refusals, by the limit that was reached.
     package let refusals = Counter(
         "swiftlet_rate_limit_refusals_total",
         "What was refused because of a limit on users or addresses, by limit."
@@ -38,7 +38,7 @@ package final class Admission: Sendable {
 
     /// Makes sure that a user may have a session like this.
     ///
-    /// - Throws: `AdmissionError.forbidden` in the words by which clients know that they must ask for less.
+    /// - Throws: `AdmissionError.forbidden` with the message by which clients recognise that they must request less.
     package func check(_ options: SessionOptions, plan: Plan) throws {
         if let limit = plan.vmLifetimeSeconds, let asked = options.vmLifetimeSeconds, asked > limit {
             throw AdmissionError.forbidden(reason: "VM lifetime cannot exceed \(limit)s on the \(plan.name) tier")
@@ -53,7 +53,7 @@ package final class Admission: Sendable {
 
     /// Reserves a VM, before it is spawned.
     ///
-    /// - Parameter options: what it is to be like; the plan may have become smaller since its session was created.
+    /// - Parameter options: of the VM; the plan may have become smaller since its session was created.
     /// - Throws: `AdmissionError.quotaExceeded`, `.forbidden`, or `.limitsUnavailable` when it cannot be found out.
     package func reserve(for user: UserID, options: SessionOptions = SessionOptions()) async throws -> VMReservation {
         let plan = try await plan(of: user)
@@ -115,7 +115,7 @@ package final class Admission: Sendable {
         )
     }
 
-    /// What cannot be counted is not admitted.
+    /// If the limiter fails, the call is refused.
     private static func failingClosed<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {
         do {
             return try await body()

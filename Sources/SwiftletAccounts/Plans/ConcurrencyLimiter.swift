@@ -11,10 +11,10 @@ final class ConcurrencyLimiter: Sendable {
         counts.withLock { $0[user] ?? 0 }
     }
 
-    /// Takes a place, until it is given back.
+    /// Acquires a slot, until it is released.
     ///
     /// - Parameter limit: nil for as many as are wanted.
-    /// - Returns: the limit, when that stood in the way and nothing was taken.
+    /// - Returns: the limit, when it is reached and no slot was acquired; else nil.
     func acquire(for user: UserID, upTo limit: Int?) -> Int? {
         counts.withLock { counts in
             let count = counts[user] ?? 0

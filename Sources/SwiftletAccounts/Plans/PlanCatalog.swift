@@ -6,9 +6,11 @@ import SwiftletStore
 
 /// The plans that a server knows.
 package struct PlanCatalog: Equatable, Sendable {
-    /// The plan of a new user for whom none is named.
+    /// The plan of a new user when none is named.
     package let defaultPlan: Plan
     private let plans: [String: Plan]
+    /// The plans of the operator's file, which are taken at their word; the built-in ones say how much there is at most.
+    package let ofTheOperator: [Plan]
 
     /// The built-in plans `free`, `pro` and `unlimited`; the last is a new user's.
     package static let standard = PlanCatalog(plans: builtIn, defaultPlan: .unlimited)
@@ -17,26 +19,32 @@ package struct PlanCatalog: Equatable, Sendable {
         [Plan.free, .pro, .unlimited].reduce(into: [:]) { $0[$1.name] = $1 }
     }
 
-    private init(plans: [String: Plan], defaultPlan: Plan) {
+    private init(plans: [String: Plan], defaultPlan: Plan, ofTheOperator: [Plan] = []) {
         self.plans = plans
+        self.ofTheOperator = ofTheOperator
         self.defaultPlan = defaultPlan
     }
 
     /// The built-in plans and those of a JSON object `{"name": {"requestsPerMinute": 60, ...}}`, which count first.
     ///
-    /// - Throws: `StoreError` naming what is wrong.
+    /// - Throws: `StoreError` with the problem.
     package init(json: Data?, defaultPlan name: String = Plan.unlimited.name) throws {
         var plans = Self.builtIn
+        var own: [Plan] = []
         if let json {
             guard let texts = try? JSONDecoder().decode([String: [String: PlanReader.Field]].self, from: json) else {
                 throw StoreError("The plans must be a JSON object of objects: {\"team\": {\"requestsPerMinute\": 600}}")
             }
-            for (name, fields) in texts { plans[name] = try PlanReader(name: name, fields: fields).plan() }
+            for (name, fields) in texts.sorted(by: { $0.key < $1.key }) {
+                let plan = try PlanReader(name: name, fields: fields).plan()
+                plans[name] = plan
+                own.append(plan)
+            }
         }
         guard let plan = plans[name] else {
             throw StoreError("There is no plan '\(name)'; there are: \(plans.keys.sorted().joined(separator: ", "))")
         }
-        self.init(plans: plans, defaultPlan: plan)
+        self.init(plans: plans, defaultPlan: plan, ofTheOperator: own)
     }
 
     /// The plan's names, sorted.

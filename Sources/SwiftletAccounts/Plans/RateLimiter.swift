@@ -34,7 +34,7 @@ package final class RateLimiter: Sendable {
         return decision
     }
 
-    /// What an attempt would meet now; counts nothing.
+    /// The decision that an attempt would get now; charges nothing.
     package func status(_ name: String, _ rate: Plan.Rate) async throws -> RateDecision {
         let stored = try await store.wholeAt(name)
         return GCRA(rate).status(whole: stored ?? 0, now: now().microseconds)

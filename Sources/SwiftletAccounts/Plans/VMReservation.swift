@@ -3,7 +3,7 @@
 package import SwiftletCore
 import Synchronization
 
-/// A place for one VM among those that a user's plan has. It is given back once, by whoever sees the VM's end first.
+/// One of the concurrent VMs that a user's plan allows. It is released once; later calls of `release` do nothing.
 package final class VMReservation: Sendable {
     /// The plan under which the VM was admitted.
     package let plan: Plan
@@ -15,7 +15,7 @@ package final class VMReservation: Sendable {
         self.giveBack = giveBack
     }
 
-    /// Whether the VM has ended, and nothing is left of it.
+    /// Whether the VM has ended and its resources are freed.
     package var isReleased: Bool { isHeld.withLock { !$0 } }
 
     package func release() {

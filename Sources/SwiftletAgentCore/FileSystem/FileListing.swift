@@ -3,7 +3,7 @@
 import AgentProtocol
 import Glibc
 
-/// A page of a directory's entries on their way to the host, in the order of their names' bytes.
+/// Sends a page of a directory's entries to the host, sorted by the bytes of their names.
 final class FileListing: FileOperation {
     private struct Page: Sendable {
         var frames: [[UInt8]] = []
@@ -49,7 +49,7 @@ final class FileListing: FileOperation {
         var size = 0
         for name in names {
             let file = path.appending(name)
-            // What is gone meanwhile is not there.
+            // The entry was removed meanwhile.
             guard let status = try? file.status(following: false) else { continue }
             let target = status.kind == .symbolicLink ? file.link ?? [] : []
             let entry = FileEntry(name: name, status: status, target: target).payload

@@ -71,7 +71,7 @@ class FileOperation {
     /// Credit came, or room in the port's queue.
     func resume() {}
 
-    /// The host wants no more of it.
+    /// The host cancelled the operation.
     func cancel() { end(FileDone(failure: .cancelled)) }
 }
 
@@ -96,7 +96,7 @@ final class ShortOperation: FileOperation {
 
     private static func makeDirectory(_ path: GuestPath, mode: UInt16?) throws(FileFailure) -> FileDone {
         let isNew = try path.makeDirectories(mode: 0o755)
-        // The creation mask has no say.
+        // `mkdir` applies the creation mask; `chmod` does not.
         if let mode, path.withCString({ chmod($0, mode_t(mode)) }) != 0 { throw .last }
         return FileDone(flags: isNew ? .created : [], status: try path.status(following: true))
     }
@@ -133,7 +133,7 @@ final class FileStreams {
         do throws(ProtocolError) {
             request = try FileRequest(payload: frame.payload)
         } catch {
-            // Not worth a life: whoever asked is told, and the guest's programs go on.
+            // Fails this request only. A protocol error would end the VM and the guest's programs.
             let done = FileDone(failure: .other, message: error.description)
             return HostStream(number: frame.stream, port: port).send(.done, done.payload)
         }

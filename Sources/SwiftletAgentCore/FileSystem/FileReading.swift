@@ -3,26 +3,26 @@
 import AgentProtocol
 import Glibc
 
-/// A file on its way to the host.
+/// Sends a file to the host.
 final class FileReading: FileOperation {
     private struct Opened: Sendable {
         let descriptor: Int32
         var status: FileStatus
-        /// What a file holds whose size says nothing, as those in /proc.
+        /// The content of a file whose size is not its length, such as those in /proc.
         var content: [UInt8]?
     }
 
     /// Bytes that are read of a file without a size, at most.
     private static let unsizedLimit = 4 << 20
     private static let chunk = 128 * 1024
-    /// Files in /sys announce a page and hold a line.
+    /// The size that `stat` reports for files in /sys, which are shorter.
     private static let page: UInt64 = 4_096
 
     private var opened: Opened?
     private var position: UInt64 = 0
-    private var left: UInt64?
+    private var remaining: UInt64?
     private var sent: UInt64 = 0
-    /// The next piece is being read or sent: nothing else may be sent meanwhile.
+    /// A piece is being read or sent; the next one must wait.
     private var isBusy = false
 
     override func start() {
@@ -89,17 +89,17 @@ final class FileReading: FileOperation {
     }
 
     override func send(_ range: FileRange) throws(ProtocolError) {
-        guard opened != nil, left == nil else { throw .unexpectedFrame(.range, stream: stream.number) }
+        guard opened != nil, remaining == nil else { throw .unexpectedFrame(.range, stream: stream.number) }
         position = range.offset
-        left = range.length
+        remaining = range.length
         resume()
     }
 
     override func resume() {
-        guard let opened, let left, !isBusy, !isOver else { return }
-        guard left > 0 else { return finish() }
+        guard let opened, let remaining, !isBusy, !isOver else { return }
+        guard remaining > 0 else { return finish() }
         guard stream.canSend else { return }
-        let wanted = Int(min(left, UInt64(min(stream.available, FileReading.chunk))))
+        let wanted = Int(min(remaining, UInt64(min(stream.available, FileReading.chunk))))
         if let content = opened.content {
             let start = Int(min(position, UInt64(content.count)))
             return deliver(Array(content[start..<min(start + wanted, content.count)]))
@@ -119,7 +119,7 @@ final class FileReading: FileOperation {
         guard !bytes.isEmpty else { return finish() }
         position += UInt64(bytes.count)
         sent += UInt64(bytes.count)
-        left = (left ?? 0) - UInt64(bytes.count)
+        remaining = (remaining ?? 0) - UInt64(bytes.count)
         _ = stream.take(upTo: bytes.count)
         // Sending may make room, which calls back to `resume()`: what comes next must wait for the last of this.
         isBusy = true

@@ -4,18 +4,18 @@ import AgentProtocol
 import CAgent
 import Glibc
 
-/// A file on its way from the host.
+/// Receives a file from the host.
 ///
-/// It grows under another name in its directory and takes its own by `rename` when it is whole: whoever opens the path meanwhile
-/// sees what was there before.
+/// The content goes to a temporary file in the same directory, which is renamed when it is complete. Until then the path leads to the
+/// previous file.
 final class FileWriting: FileOperation {
     private struct Opened: Sendable {
         let descriptor: Int32
-        /// Where it grows.
+        /// The temporary file.
         let partial: GuestPath
-        /// What it becomes.
+        /// The path that the temporary file is renamed to.
         let target: GuestPath
-        /// What it replaces.
+        /// The file that is replaced.
         let existing: FileStatus?
         let isResumable: Bool
         var size: UInt64
@@ -243,7 +243,7 @@ final class FileWriting: FileOperation {
         }
     }
 
-    /// Lets nothing of the file remain, but what can be resumed; then ends the stream, unless that is over.
+    /// Removes the temporary file unless it is resumable; then ends the stream, if it has not ended.
     private func discard(then done: FileDone = FileDone(failure: .cancelled)) {
         guard let opened else { return end(done) }
         self.opened = nil

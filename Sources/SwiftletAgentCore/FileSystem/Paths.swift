@@ -77,7 +77,7 @@ struct GuestPath: Sendable {
         GuestPath((bytes == [GuestPath.slash] ? [] : bytes) + [GuestPath.slash] + name)
     }
 
-    /// What is at the path; `following` a link there or not.
+    /// The status of the file at the path, or of the symbolic link there unless `following`.
     func status(following: Bool) throws(FileFailure) -> FileStatus {
         var record = stat()
         let failed = withCString { following ? stat($0, &record) : lstat($0, &record) } != 0
@@ -184,6 +184,6 @@ extension FileStatus {
 }
 
 extension Int64 {
-    /// A time as far away as the protocol allows: anybody may give a file any time.
+    /// The time, limited to what the protocol allows: a program can set a file's time to any value.
     fileprivate var clampedTime: Int64 { Swift.min(Swift.max(self, -(1 << 39)), 1 << 39) }
 }

@@ -7,7 +7,7 @@ import Glibc
 /// An operation on a whole tree, which a program of the guest does, like any other program within its limits: `tar` packs and
 /// unpacks, `rm` removes.
 final class TreeOperation: FileOperation {
-    private static let wordsLimit = 1_024
+    private static let errorsLimit = 1_024
 
     /// Set before `start()`.
     var programs: Programs?
@@ -42,11 +42,11 @@ final class TreeOperation: FileOperation {
         }
     }
 
-    private var words: [[UInt8]] {
+    private var command: [[UInt8]] {
         let flags: [String]
         switch request.operation {
         case .pack:
-            // Not what is mounted below: /proc has no end.
+            // Mounted file systems are left out: /proc has no end.
             flags = ["/usr/bin/tar", "--create", "--one-file-system", "--file=-", "--directory"]
             return flags.map { Array($0.utf8) } + [request.path, [UInt8(ascii: ".")]]
         case .unpack:
@@ -70,7 +70,7 @@ final class TreeOperation: FileOperation {
             return fail(.last)
         }
         errors = agent_memory_file("errors")
-        let started = programs.start(words, descriptors: [inputs[0], outputs[1], errors]) { [self] in ended($0) }
+        let started = programs.start(command, descriptors: [inputs[0], outputs[1], errors]) { [self] in ended($0) }
         close(inputs[0])
         close(outputs[1])
         input = inputs[1]
@@ -114,7 +114,7 @@ final class TreeOperation: FileOperation {
             let start = written + 1
             let count =
                 input < 0
-                // The program wants no more: it has seen its archive's end, or it has failed.
+                // The program has closed its input: it has read the end of the archive, or it has failed.
                 ? payload.count - start
                 : payload.withUnsafeBytes { write(input, $0.baseAddress?.advanced(by: start), $0.count - start) }
             if count < 0 {
@@ -162,18 +162,18 @@ final class TreeOperation: FileOperation {
     private func ended(_ program: ProgramEnd) {
         closeInput()
         let done: FileDone
-        // tar says 1 when a file changed while it was read.
+        // tar exits with 1 when a file changed while it was read.
         if program.code == 0 || (request.operation == .pack && program.code == 1) {
             done = FileDone()
         } else {
             let how = program.code.map { "ended with \($0)" } ?? "was killed by signal \(program.signal)"
             let text = lastErrors()
-            // tar says of a full disk that it wrote less than it wanted.
+            // On a full disk tar reports a short write.
             let isFull = text.contains("No space left on device") || text.contains("Wrote only ")
-            let words = isFull ? "No space left on device: " : ""
+            let prefix = isFull ? "No space left on device: " : ""
             done = FileDone(
                 failure: isFull ? .noSpace : .programFailed,
-                message: "\(words)\(name) \(how). \(text)"
+                message: "\(prefix)\(name) \(how). \(text)"
             )
         }
         close(errors)
@@ -193,15 +193,15 @@ final class TreeOperation: FileOperation {
     private func lastErrors() -> String {
         var record = stat()
         guard fstat(errors, &record) == 0 else { return "" }
-        let start = max(0, Int(record.st_size) - TreeOperation.wordsLimit)
-        var buffer = [UInt8](repeating: 0, count: TreeOperation.wordsLimit)
+        let start = max(0, Int(record.st_size) - TreeOperation.errorsLimit)
+        var buffer = [UInt8](repeating: 0, count: TreeOperation.errorsLimit)
         let count = pread(errors, &buffer, buffer.count, off_t(start))
         return String(decoding: buffer[..<max(0, count)], as: UTF8.self)
     }
 
     override func cancel() {
         super.cancel()
-        // Its end, which is sure to come, cleans up.
+        // `ended` cleans up.
         if pid != 0 { kill(-pid, SIGKILL) }
         pump?.discard()
     }

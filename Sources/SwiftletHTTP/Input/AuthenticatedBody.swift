@@ -6,16 +6,16 @@ import SwiftletCore
 
 /// The body of a request whose key may be in it.
 struct AuthenticatedBody: Sendable {
-    /// Bytes that are read for somebody who has not said who they are.
+    /// Bytes that are read before the caller is authenticated.
     static let anonymousLimit = 1 << 20
 
     let bytes: ByteBuffer
     private let request: Request
     private let authenticator: Authenticator
-    /// Who it is, if a header said so.
+    /// The user whom a header authenticated; nil when no header has a credential.
     private let known: UserID?
 
-    /// Reads a body. Who has a credential in a header is let in, or turned away, before any of it is read.
+    /// Reads a body. A credential in a header is checked before any of it is read.
     ///
     /// - Throws: `APIError`: as `Authenticator.user`, and 413 over the limit.
     init(of request: Request, upTo limit: Int, _ authenticator: Authenticator) async throws {
@@ -37,7 +37,7 @@ struct AuthenticatedBody: Sendable {
         }
     }
 
-    /// Whose request it is.
+    /// The request's user.
     ///
     /// - Parameter key: the key in the body, which counts if no header has one.
     func user(key: String?) async throws -> UserID {

@@ -3,11 +3,11 @@
 import NIOCore
 import SwiftletJSON
 
-/// Reads the fields of a JSON object, and collects what is wrong with them.
+/// Reads the fields of a JSON object, and collects their problems.
 ///
-/// Types, ranges and words are pydantic's in its lax mode, which clients of this API know: `"30"` and `30.0` are integers.
+/// Types, ranges and messages are those of pydantic's lax mode, which clients of this API know: `"30"` and `30.0` are integers.
 struct BodyReader {
-    /// Nobody reads more of them.
+    /// Problems that are reported at most.
     private static let maximumProblems = 100
 
     private let body: JSONValue
@@ -23,6 +23,7 @@ struct BodyReader {
             let message =
                 switch error {
                 case .malformed: "JSON decode error"
+                case .numberOutOfRange: "JSON decode error: a number is out of range"
                 case .tooLarge:
                     "JSON decode error: at most \(JSONParser.maximumValues) values, "
                         + "and \(JSONParser.maximumDepth) levels of them"
@@ -101,9 +102,9 @@ struct BodyReader {
     mutating func integer(_ name: String, oneOf allowed: [Int]) -> Int? {
         guard let value = present(name), let number = parsedInteger(name, value) else { return nil }
         guard allowed.contains(number) else {
-            let words = allowed.dropLast().map(String.init).joined(separator: ", ")
+            let list = allowed.dropLast().map(String.init).joined(separator: ", ")
             let last = allowed.last.map { " or \($0)" } ?? ""
-            report(name, "literal_error", "Input should be \(words)\(last)", value)
+            report(name, "literal_error", "Input should be \(list)\(last)", value)
             return nil
         }
         return number

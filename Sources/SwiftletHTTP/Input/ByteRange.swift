@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a `Range` header asks of a content. Source: RFC 9110, 14.1 and 14.2.
+/// The range that a `Range` header requests of a representation. Source: RFC 9110, 14.1 and 14.2.
 package enum ByteRange: Equatable, Sendable {
     /// No range, or one that a server may ignore: all of it.
     case whole
@@ -37,16 +37,16 @@ package enum ByteRange: Equatable, Sendable {
     }
 }
 
-/// Which bytes of a whole an upload brings. Source: RFC 9110, 14.4 (`Content-Range`).
+/// The bytes of the file that an upload has. Source: RFC 9110, 14.4 (`Content-Range`).
 package struct ContentRange: Equatable, Sendable {
     package let range: Range<Int>
     package let size: Int
 
     /// Fails unless it is `bytes FIRST-LAST/SIZE` with numbers that fit.
     package init?(_ header: String) {
-        let words = header.split(separator: " ")
-        guard words.count == 2, words[0] == "bytes" else { return nil }
-        let parts = words[1].split(separator: "/", omittingEmptySubsequences: false)
+        let fields = header.split(separator: " ")
+        guard fields.count == 2, fields[0] == "bytes" else { return nil }
+        let parts = fields[1].split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count == 2 else { return nil }
         let ends = parts[0].split(separator: "-", omittingEmptySubsequences: false)
         guard ends.count == 2, let first = Int(ends[0]), let last = Int(ends[1]), let size = Int(parts[1]),

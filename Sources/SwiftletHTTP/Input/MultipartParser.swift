@@ -2,16 +2,16 @@
 
 /// Reads `multipart/form-data` as it arrives: bytes in, events out. Source: RFC 7578 and RFC 2046, 5.1.
 ///
-/// Holds no more than a part's headers, or what may be the beginning of a boundary; the content passes through.
+/// Buffers no more than a part's headers, or the possible beginning of a boundary; the content passes through.
 package struct MultipartParser: Sendable {
     package enum Event: Equatable, Sendable {
-        /// A part begins. The name of a file that some parts have is its sender's affair, and not told.
+        /// A part begins. A file name that the part may have is ignored.
         case part(name: String)
         /// Content of the part.
         case content([UInt8])
         /// The part is complete.
         case partEnd
-        /// The last boundary came; what follows is ignored.
+        /// The last boundary arrived; bytes behind it are ignored.
         case end
     }
 
@@ -156,7 +156,7 @@ package struct MultipartParser: Sendable {
         return .partEnd
     }
 
-    /// Looks for the delimiter; returns whether it is there, and how many bytes before it, or before what may be its beginning.
+    /// Searches the delimiter; returns whether it was found, and the number of bytes before it or before its possible beginning.
     private func search() -> (found: Bool, plain: Int) {
         if let index = Self.find(delimiter, in: buffer, from: start, to: buffer.count) { return (true, index - start) }
         // A beginning of it can only be at the end.

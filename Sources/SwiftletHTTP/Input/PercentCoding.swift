@@ -46,26 +46,3 @@ package enum PercentCoding {
         }
     }
 }
-
-/// Fields of a form or a query, `a=b&c=d`, whose values are bytes.
-package struct FormFields: Sendable {
-    private var fields: [(name: String, value: [UInt8])] = []
-
-    /// Reads a text; a field that is not encoded well is taken as it stands.
-    package init(_ text: some Sequence<UInt8>) {
-        for pair in Array(text).split(separator: UInt8(ascii: "&")) {
-            let parts = pair.split(separator: UInt8(ascii: "="), maxSplits: 1, omittingEmptySubsequences: false)
-            guard let name = parts.first.map(Self.decode) else { continue }
-            let value = parts.count > 1 ? Self.decode(parts[1]) : []
-            fields.append((String(decoding: name, as: UTF8.self), value))
-        }
-    }
-
-    private static func decode(_ bytes: ArraySlice<UInt8>) -> [UInt8] {
-        PercentCoding.decode(bytes, plusIsSpace: true) ?? Array(bytes)
-    }
-
-    package func bytes(_ name: String) -> [UInt8]? { fields.last { $0.name == name }?.value }
-
-    package func text(_ name: String) -> String? { bytes(name).map { String(decoding: $0, as: UTF8.self) } }
-}

@@ -75,7 +75,7 @@ package struct JSONLogHandler: LogHandler {
             var rest = line.readableBytesView
             while !rest.isEmpty {
                 let count = rest.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
-                // Nobody reads the log any more: there is nobody to tell.
+                // The log cannot be written, so this error cannot be logged either.
                 guard count > 0 || errno == EINTR else { return }
                 rest = rest.dropFirst(max(0, count))
             }

@@ -8,7 +8,7 @@ import SwiftletCore
 
 /// Calls of the accounts' services whose refusals become the answers of the API.
 extension AccountServices {
-    /// Runs what decides whether a request is admitted. What cannot be decided is refused.
+    /// Runs a check that decides whether a request is admitted. If the check fails, the request is refused.
     ///
     /// - Throws: `APIError`: that of the body, or 503 for any other error.
     func failingClosed<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {

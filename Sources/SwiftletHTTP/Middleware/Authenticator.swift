@@ -6,20 +6,20 @@ import SwiftletAccounts
 import SwiftletCore
 import SwiftletJSON
 
-/// The one door of all routes that act for a user: finds out whose request it is, and holds them to their plan's rate.
+/// Authenticates the requests of all routes that act for a user, and charges them to the rate limit of the user's plan.
 struct Authenticator: Sendable {
     let accounts: AccountServices
 
-    /// The user of a request. The request counts, whatever becomes of it.
+    /// The user of a request. The request is charged to the user's rate limit even if it fails later.
     ///
-    /// A key in a header counts before one in the body; a wrong one is not made good by another.
-    /// - Throws: `APIError`: 401 without a credential, with a wrong one and for a user who was shut out, 429 over the plan's rate,
-    ///   503 when it cannot be found out.
+    /// A key in a header takes precedence over one in the body; if it is wrong, the other is not tried.
+    /// - Throws: `APIError`: 401 without a credential, with a wrong one and for a disabled user, 429 over the plan's rate, 503 when
+    ///   the database cannot be read.
     func user(_ headers: HTTPFields, bodyKey: String? = nil) async throws -> UserID {
         try await principal(headers, bodyKey: bodyKey).user
     }
 
-    /// As ``user(_:bodyKey:)``, with all that is known of the user.
+    /// As ``user(_:bodyKey:)``, with the user's account and plan.
     func principal(_ headers: HTTPFields, bodyKey: String? = nil) async throws -> Principal {
         guard let credential = Self.headerCredential(headers) ?? bodyKey else { throw APIError.notAuthenticated }
         do {
@@ -38,7 +38,7 @@ struct Authenticator: Sendable {
         }
         let plan = try accounts.lookup.plans.plan(named: account.planName)
         let principal = Principal(account: account, plan: plan, credential: proof)
-        RequestAuditContext.record { $0.note(principal) }
+        RequestAuditContext.record { $0.set(principal) }
         try await charge(account, plan)
         return principal
     }
@@ -55,14 +55,14 @@ struct Authenticator: Sendable {
             return (account, .token)
         }
         guard let owner = try await accounts.lookup.owner(ofKey: credential) else { throw APIError.invalidKey }
-        accounts.uses.note(owner.keyID)
+        accounts.uses.record(owner.keyID)
         return (owner.account, .key(owner.keyID))
     }
 
     private func charge(_ account: Account, _ plan: Plan) async throws {
         guard let rate = plan.requests else { return }
         let decision = try await accounts.limiter.charge(Self.requests(of: account.id), rate)
-        RateLimitRecord.current?.note(decision)
+        RateLimitRecord.current?.record(decision)
         guard !decision.isAdmitted else { return }
         accounts.countRefusal(by: "requests")
         let reason = "Rate limit exceeded: the \(plan.name) plan has \(rate.perMinute) requests per minute"
@@ -75,9 +75,9 @@ struct Authenticator: Sendable {
     private static func headerCredential(_ headers: HTTPFields) -> String? {
         if let name = HTTPField.Name("X-API-Key"), let key = headers[name], !key.isEmpty { return key }
         guard let authorization = headers[.authorization] else { return nil }
-        let words = authorization.split(separator: " ", maxSplits: 1)
-        guard words.count == 2, words[0].lowercased() == "bearer" else { return nil }
-        return String(words[1])
+        let parts = authorization.split(separator: " ", maxSplits: 1)
+        guard parts.count == 2, parts[0].lowercased() == "bearer" else { return nil }
+        return String(parts[1])
     }
 }
 
@@ -100,7 +100,7 @@ extension APIError {
         headers: [.retryAfter: "5"]
     )
 
-    /// A limit's refusal, with all that a client needs to know to come again in time.
+    /// A 429 with the headers and fields that tell a client when to retry.
     static func tooManyRequests(_ reason: String, _ limit: RateDecision) -> APIError {
         let seconds = max(1, Int(limit.retryAfter.rounded(.up)))
         var error = APIError(

@@ -31,7 +31,7 @@ final class ClientAddressResolver: Sendable {
             if !values.isEmpty, peer?.isLoopback == true { warn() }
             return direct
         }
-        // Each proxy adds whom it heard from at the end; what stands before theirs, anybody may have written.
+        // Each proxy appends the address of its peer. Entries before those were sent by the client and are not trusted.
         let hops = values.flatMap { $0.split(separator: ",") }
         guard let hop = hops.suffix(proxies).first else { return direct }
         let address = Self.withoutPort(hop.trimmingCharacters(in: .whitespaces))
@@ -63,7 +63,7 @@ final class ClientAddressResolver: Sendable {
 }
 
 extension SocketAddress {
-    /// What one person is taken to have: an IPv4 address, or a network of 64 bits of IPv6.
+    /// The unit that limits apply to: an IPv4 address, or an IPv6 network of 64 bits.
     var clientAddress: ClientAddress {
         switch self {
         case .v4, .unixDomainSocket:

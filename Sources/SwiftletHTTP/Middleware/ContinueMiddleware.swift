@@ -7,7 +7,7 @@ import NIOHTTPTypes
 
 /// Tells a client that waits with its body (`Expect: 100-continue`, as curl does from 1 MB on) to send it.
 ///
-/// It is told when the body is first read: whoever is refused before that need not send it.
+/// It does so when the body is first read, so a client whose request is refused earlier need not send the body.
 struct ContinueMiddleware: RouterMiddleware {
     func handle(
         _ request: Request,
@@ -23,7 +23,7 @@ struct ContinueMiddleware: RouterMiddleware {
     }
 }
 
-/// A body that its sender holds back until the first of it is asked for.
+/// A body that the client sends only after `100 Continue`.
 private struct AwaitedBody: AsyncSequence, Sendable {
     let body: RequestBody
     let channel: any Channel
@@ -34,7 +34,7 @@ private struct AwaitedBody: AsyncSequence, Sendable {
 
     struct Iterator: AsyncIteratorProtocol {
         var rest: RequestBody.AsyncIterator
-        /// Whom to tell; nil when that is done.
+        /// The channel to write `100 Continue` to; nil when that is done.
         var channel: (any Channel)?
 
         mutating func next() async throws -> ByteBuffer? {

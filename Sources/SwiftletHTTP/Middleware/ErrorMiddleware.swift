@@ -26,7 +26,7 @@ struct ErrorMiddleware: RouterMiddleware {
         }
     }
 
-    /// The message of an error for the audit log; of invalid input it says what is wrong, and never the input itself. Nil for an error
+    /// The message of an error for the audit log; for invalid input it has the problem, and never the input itself. Nil for an error
     /// whose message is for the operator alone.
     static func message(of error: any Error) -> String? {
         switch error {
@@ -59,7 +59,7 @@ struct ErrorMiddleware: RouterMiddleware {
         case let error as HTTPError:
             return answer(to: error, request: request)
         default:
-            // The words of an unknown error are for the operator only.
+            // The message of an unknown error is for the operator only.
             logger.error("Request failed", metadata: ["error": "\(error)"])
             let id = RequestAuditContext.current?.requestID
             let body: JSONValue = ["detail": "Internal server error", "request_id": .init(id)]

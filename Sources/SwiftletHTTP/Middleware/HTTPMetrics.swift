@@ -3,7 +3,7 @@
 import HTTPTypes
 import SwiftletMetrics
 
-/// What is counted of requests.
+/// The metrics of requests.
 struct HTTPMetrics: Sendable {
     private let answered = Counter("swiftlet_http_requests_total", "Requests, by method, route and status.")
     private let duration = Histogram(

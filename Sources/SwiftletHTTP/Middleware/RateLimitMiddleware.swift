@@ -5,13 +5,13 @@ import Hummingbird
 import SwiftletCore
 import Synchronization
 
-/// Where the authenticator leaves what a rate limit said, for the headers of the answer.
+/// Holds the rate limit's decision on a request, for the headers of the response.
 final class RateLimitRecord: Sendable {
     @TaskLocal static var current: RateLimitRecord?
 
     private let decision = Mutex<RateDecision?>(nil)
 
-    func note(_ decision: RateDecision) {
+    func record(_ decision: RateDecision) {
         self.decision.withLock { $0 = decision }
     }
 
@@ -31,8 +31,8 @@ extension RateDecision {
     }
 }
 
-/// Tells users of limited plans in each answer, good or bad, what is left of their limit on requests; what another limit refused
-/// tells of that one.
+/// Adds the `RateLimit` headers to the responses of users with a limited plan, errors included. A response that has the headers of
+/// another limit keeps them.
 struct RateLimitMiddleware: RouterMiddleware {
     func handle(
         _ request: Request,

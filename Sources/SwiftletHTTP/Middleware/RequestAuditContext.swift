@@ -5,22 +5,22 @@ import SwiftletAccounts
 import SwiftletCore
 import Synchronization
 
-/// What becomes known of a request on its way: for its line in the log, and for its audit event.
+/// Facts about a request that its handlers record: for its line in the log, and for its audit event.
 final class RequestAuditContext: Sendable {
     struct Facts: Sendable {
-        /// Who it is, proven.
+        /// The authenticated user.
         var user: UserID?
-        /// By what; see ``AuditEvent/credential``.
+        /// The credential that authenticated the user; see ``AuditEvent/credential``.
         var credential: String?
-        /// Whom it concerns when nothing is proven.
+        /// The user that the event belongs to when none is authenticated.
         var owner: UserID?
-        /// What the route does.
+        /// The event type of the route.
         var type: AuditEventType?
         var session: SessionID?
         var vmID: String?
         var resource: String?
         var details: [String: AuditEvent.Detail] = [:]
-        /// Why it was refused, in the words of the answer.
+        /// The reason of a refusal, as in the response.
         var message: String?
         var isCredentialRefused = false
     }
@@ -48,14 +48,15 @@ final class RequestAuditContext: Sendable {
         weak var value: StreamCompletion?
     }
 
-    /// Changes what is known of the current request.
+    /// Changes the facts of the current request.
     static func record(_ change: (inout Facts) -> Void) {
         current?.state.withLock { change(&$0) }
     }
 }
 
 extension RequestAuditContext.Facts {
-    mutating func note(_ principal: Principal) {
+    /// Sets the user and the credential.
+    mutating func set(_ principal: Principal) {
         user = principal.user
         credential =
             switch principal.credential {
@@ -64,8 +65,8 @@ extension RequestAuditContext.Facts {
             }
     }
 
-    /// Takes what the route and the path say. Nothing else that anybody writes into a path is kept.
-    mutating func note(_ route: Route, id: String?) {
+    /// Sets the event type of the route and the resource of the path. An id that is malformed is not recorded.
+    mutating func set(_ route: Route, id: String?) {
         type = route.audit
         guard let id else { return }
         if route.path.hasPrefix("/v1/sessions/") {
@@ -77,11 +78,11 @@ extension RequestAuditContext.Facts {
         }
     }
 
-    /// What is to be audited of an answer; nil when nothing is.
+    /// The event type and status of a response with this code; nil when it is not audited.
     func outcome(_ code: Int) -> (type: AuditEventType, status: AuditStatus)? {
         if isCredentialRefused { return (.credentialRefused, .denied) }
         if code == 429 { return (.rateLimitRefused, .denied) }
-        // Who says nothing of who they are was refused nothing.
+        // A request without a credential has no user that an event could belong to.
         guard let type, user != nil || type.group == "auth" else { return nil }
         switch code {
         case ..<400: return (type, .success)
@@ -92,7 +93,7 @@ extension RequestAuditContext.Facts {
     }
 }
 
-/// Keeps keys out of what is written down: a caller may have put one where something else belongs.
+/// Removes API keys from texts that are logged or audited: a caller may have put one into another field.
 enum Redaction {
     private static let prefix = "instavm_sk_"
 

@@ -63,7 +63,7 @@ struct RequestMiddleware: RouterMiddleware {
     }
 }
 
-/// What the log, the metrics and the audit log get about one request.
+/// The record of one request for the log, the metrics and the audit log.
 private struct RequestReport: Sendable {
     let facts: RequestAuditContext
     let audit: AuditMiddleware.Pending?

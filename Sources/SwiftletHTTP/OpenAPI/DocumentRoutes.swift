@@ -5,7 +5,7 @@ import Hummingbird
 import NIOCore
 import SwiftletJSON
 
-/// The API's description, for programs and for people.
+/// The API's description, as OpenAPI and as a page.
 struct DocumentRoutes: Sendable {
     private static let document = Endpoint(method: .get, path: "/openapi.json", operation: .getDocument)
     private static let page = Endpoint(method: .get, path: "/docs", operation: .getDocumentation)

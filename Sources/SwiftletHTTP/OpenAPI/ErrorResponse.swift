@@ -18,7 +18,7 @@ enum ErrorResponse: String, CaseIterable, Sendable {
     case unavailable = "Unavailable"
     case full = "InsufficientStorage"
 
-    /// What every body of JSON may be refused with.
+    /// The errors of every operation with a JSON body.
     static let ofBodies: Set<ErrorResponse> = [.invalid, .tooLarge]
 
     var reply: Reply {
@@ -107,7 +107,7 @@ extension Header {
     static let retryAfter = Header("Retry-After", "Seconds to wait.", .count(), isRequired: true)
     static let requestID = Header("x-request-id", "The request's id, as in the log.", isRequired: true)
 
-    /// What answers to users of limited plans have.
+    /// The headers of responses to users of limited plans.
     static let rateLimits = [
         Header("RateLimit-Limit", "Requests that may come at once.", .count()),
         Header("RateLimit-Remaining", "Requests that may come now.", .count()),

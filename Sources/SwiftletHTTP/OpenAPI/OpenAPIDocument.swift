@@ -3,7 +3,7 @@
 import HTTPTypes
 import SwiftletJSON
 
-/// The API's description (OpenAPI 3.1), made of what the routes say of themselves.
+/// The API's description (OpenAPI 3.1), made of the routes' operations.
 struct OpenAPIDocument: Sendable {
     private let endpoints: [Endpoint]
     private let version: String

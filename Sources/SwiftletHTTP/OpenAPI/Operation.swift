@@ -3,7 +3,7 @@
 import HTTPTypes
 import SwiftletJSON
 
-/// What a route takes and what it answers, for the API's description. A route cannot be without one.
+/// The parameters, body and responses of a route, for the API's description. Every route has one.
 struct Operation: Sendable {
     /// The groups in which a reader finds operations.
     enum Tag: String, CaseIterable, Sendable {

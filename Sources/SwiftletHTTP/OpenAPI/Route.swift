@@ -4,7 +4,7 @@ import HTTPTypes
 import Hummingbird
 import SwiftletCore
 
-/// A path, a method, and what they mean.
+/// A path, a method, and their operation.
 struct Endpoint: Sendable {
     let method: HTTPRequest.Method
     /// With `{name}` for a variable segment, and `**` at the end for some.
@@ -15,13 +15,13 @@ struct Endpoint: Sendable {
     var documentedPath: String { path.replacing("**", with: "{path}") }
 }
 
-/// An endpoint and what answers it.
+/// An endpoint and its handler.
 struct Route: Sendable {
     typealias Handler = @Sendable (Request, AppContext) async throws -> Response
 
     let endpoint: Endpoint
     let handler: Handler
-    /// What the audit log calls it; nil for what is not audited.
+    /// The type of its audit event; nil when it is not audited.
     let audit: AuditEventType?
 
     var method: HTTPRequest.Method { endpoint.method }

@@ -4,7 +4,7 @@ import SwiftletJSON
 
 /// A JSON Schema (draft 2020-12, as OpenAPI 3.1 has it), with the named schemas that it refers to.
 ///
-/// A reference is made of what it refers to, so that none can dangle.
+/// A reference is made of the schema that it refers to, so that none can dangle.
 struct Schema: Sendable {
     private(set) var json: JSONValue
     /// The named schemas that this one refers to, however deep.
@@ -41,14 +41,14 @@ extension Schema {
             .with("maxLength", length.map { .integer($0.upperBound) })
     }
 
-    static func word(_ words: [String], _ about: String = "") -> Schema {
-        typed("string", about).with("enum", .array(words.map { .string($0) }))
+    static func word(_ values: [String], _ about: String = "") -> Schema {
+        typed("string", about).with("enum", .array(values.map { .string($0) }))
     }
 
-    /// One of an enumeration's words.
-    static func word<Word: RawRepresentable>(_ words: [Word], _ about: String = "") -> Schema
-    where Word.RawValue == String {
-        word(words.map(\.rawValue), about)
+    /// One of an enumeration's raw values.
+    static func word<Value: RawRepresentable>(_ values: [Value], _ about: String = "") -> Schema
+    where Value.RawValue == String {
+        word(values.map(\.rawValue), about)
     }
 
     static func integer(_ about: String = "", _ range: ClosedRange<Int>? = nil) -> Schema {
@@ -92,7 +92,7 @@ extension Schema {
         return schema
     }
 
-    /// An object: what it always has, and what it may have. It may have more.
+    /// An object with required and optional fields. It may have others.
     static func object(
         _ required: KeyValuePairs<String, Schema> = [:],
         optional: KeyValuePairs<String, Schema> = [:],
@@ -124,7 +124,7 @@ extension Schema {
 
     /// The same, or null.
     var nullable: Schema {
-        // What is said of the value stands beside the choice, where readers look for it.
+        // The description stands beside `anyOf`, where readers look for it.
         let isOutside: (JSONValue.Field) -> Bool = { ["description", "default", "examples"].contains($0.name) }
         let inner = Schema(json.fields.filter { !isOutside($0) }, components: components)
         return json.fields.filter(isOutside).reduce(Self.any([inner, Self.typed("null", "")])) {

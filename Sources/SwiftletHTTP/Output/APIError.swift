@@ -3,7 +3,7 @@
 import HTTPTypes
 import Hummingbird
 import NIOCore
-import SwiftletJSON
+package import SwiftletJSON
 import SwiftletSessions
 
 /// An answer that is not a success.
@@ -40,7 +40,7 @@ struct APIError: Error {
         APIError(.contentTooLarge, "The request's body is larger than \(limit) bytes")
     }
 
-    /// The one place where the session service's refusals become HTTP.
+    /// Maps the session service's errors to HTTP.
     init(_ error: SessionError) {
         switch error {
         case .notFound, .noVM, .executionNotFound: self.init(.notFound, error.description)
@@ -61,12 +61,12 @@ struct APIError: Error {
         }
     }
 
-    /// What it says, for people.
+    /// The message, for users.
     var detail: String {
         if case .string(let text) = body["detail"] { text } else { status.reasonPhrase }
     }
 
-    /// The one place where refusals of files become HTTP.
+    /// Maps errors of file operations to HTTP.
     init(_ error: FileError) {
         let status: HTTPResponse.Status =
             switch error.code {
@@ -95,15 +95,19 @@ struct APIError: Error {
 }
 
 /// Input that does not fit, in the shape of FastAPI's 422: one entry for each problem.
-struct ValidationFailure: Error {
-    struct Problem: Equatable {
-        /// pydantic's word for it, such as `int_parsing`.
-        var type: String
-        var location: [JSONValue]
-        var message: String
-        var input: JSONValue?
+package struct ValidationFailure: Error {
+    /// One thing that is wrong.
+    package struct Problem: Equatable, Sendable {
+        /// pydantic's name of the error, such as `int_parsing`.
+        package var type: String
+        /// The path to the value, such as `["body", "timeout"]`.
+        package var location: [JSONValue]
+        /// An English sentence for users.
+        package var message: String
+        /// The wrong value, if it is to be sent back.
+        package var input: JSONValue?
 
-        /// What is wrong with a number: pydantic's word and message; nil when it lies in the range.
+        /// pydantic's type and message for a number outside of a range; nil when it lies in the range.
         static func outside(_ range: ClosedRange<Int>, _ number: Int) -> (type: String, message: String)? {
             if number < range.lowerBound {
                 return ("greater_than_equal", "Input should be greater than or equal to \(range.lowerBound)")
@@ -115,7 +119,8 @@ struct ValidationFailure: Error {
         }
     }
 
-    var problems: [Problem]
+    /// All that is wrong, at least one.
+    package var problems: [Problem]
 
     var response: Response { apiError.response }
 

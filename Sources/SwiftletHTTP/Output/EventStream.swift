@@ -11,7 +11,7 @@ package import SwiftletSessions
 
 /// An execution as server-sent events (WHATWG HTML, 9.2), from a position to its end.
 ///
-/// Each event's id is the position behind it, so a client that comes back with it gets what it has not got, and nothing twice.
+/// Each event's id is the position behind it, so a client that reconnects with it gets the events that it has not received, and none twice.
 package struct EventStream: Sendable {
     private static let piece = 64 * 1024
     /// No bundle is larger.
@@ -26,7 +26,7 @@ package struct EventStream: Sendable {
         self.position = position
     }
 
-    /// - Throws: `APIError` when the position lies beyond what there is, or the output is not kept any more.
+    /// - Throws: `APIError` when the position lies beyond the output, or the output has expired.
     func response() throws -> Response {
         let record = handle.record
         guard record.outputExpiredAt == nil else { throw SessionError.outputExpired(record.id) }
@@ -36,7 +36,7 @@ package struct EventStream: Sendable {
         return Response(
             status: .ok,
             headers: [.contentType: "text/event-stream", .cacheControl: "no-store"],
-            // A write to a closed connection fails: the next event or heartbeat shows that the client has left.
+            // A write to a closed connection fails: the next event or heartbeat detects that the client has disconnected.
             body: .streamed { try await send($0) }
         )
     }
@@ -48,7 +48,7 @@ package struct EventStream: Sendable {
         defer { handle.unsubscribe(follower) }
         try await write(Self.opening(handle.record))
         while true {
-            // Read before the streams: what comes later makes another version.
+            // Read before the streams: output that comes later has another version.
             let version = handle.version
             let isFinal = handle.isFinal
             var isNew = false
@@ -65,7 +65,7 @@ package struct EventStream: Sendable {
             guard !isNew else { continue }
             await handle.waitForChange(after: version, within: Self.heartbeat)
             try Task.checkCancellation()
-            // A comment: a connection that nobody listens at any more is found.
+            // A comment: the write fails if the client has disconnected.
             if handle.version == version { try await write(ByteBuffer(string: ": \n\n")) }
         }
     }
@@ -115,7 +115,7 @@ package struct EventStream: Sendable {
 
     // MARK: Events
 
-    /// What there is to say: text where it is text, else base64, and always every byte.
+    /// The new bytes: as text where they are UTF-8, else in base64.
     private static func data(_ bytes: [UInt8], _ stream: ExecutionStream, _ offset: Int) -> ByteBuffer {
         var buffer = ByteBuffer()
         if stream == .results {

@@ -3,9 +3,9 @@
 import SwiftletCore
 import SwiftletJSON
 
-/// What the routes say of an execution besides its output.
+/// The fields of an execution besides its output.
 enum ExecutionFields {
-    /// For whoever ran it: `exit_code` is always a number, -1 when there is none.
+    /// The fields of the answer to the call that ran it: `exit_code` is always a number, -1 when there is none.
     static func ofResult(_ record: ExecutionRecord) -> [JSONValue.Field] {
         let fields: JSONValue = [
             "exit_code": .integer(record.exitCode ?? -1),
@@ -32,7 +32,7 @@ enum ExecutionFields {
         return fields.fields
     }
 
-    /// For whoever asks how it stands: `exit_code` is null until there is an end.
+    /// The fields of its record: `exit_code` is null until there is an end.
     static func ofRecord(_ record: ExecutionRecord) -> [JSONValue.Field] {
         let head: JSONValue = [
             "id": .string(record.id.rawValue),

@@ -109,7 +109,7 @@ struct ExecutionResponse: Sendable {
     /// MIME bundles are JSON already, a line each.
     private func appendResults(_ lines: [UInt8], to buffer: inout ByteBuffer) {
         buffer.writeStaticString("\"results\":[")
-        // A server that was killed may have left half a line.
+        // A server that was killed may have written a part of a line.
         let whole = lines.prefix((lines.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1)
         for (index, line) in whole.split(separator: UInt8(ascii: "\n")).enumerated() {
             if index > 0 { buffer.writeStaticString(",") }

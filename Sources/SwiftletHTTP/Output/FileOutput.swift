@@ -11,7 +11,7 @@ enum FileOutput {
     static let typeHeader = HTTPField.Name("X-File-Type")
     static let offsetHeader = HTTPField.Name("X-Upload-Offset")
 
-    /// The fields of what is at a path.
+    /// The fields of the entry at a path.
     static func fields(_ info: FileInfo, path: [UInt8]) -> [JSONValue.Field] {
         [
             .init(name: "path", value: .string(String(decoding: path, as: UTF8.self))),
@@ -60,7 +60,7 @@ enum FileOutput {
         Date(timeIntervalSince1970: Double(info.modifiedSeconds) + Double(info.modifiedNanoseconds) / 1e9)
     }
 
-    /// What a file's headers say of it.
+    /// The headers of a file.
     static func headers(_ info: FileInfo) -> HTTPFields {
         var headers: HTTPFields = [:]
         if let modeHeader { headers[modeHeader] = mode(info) }
@@ -70,7 +70,7 @@ enum FileOutput {
         headers[.contentType] = "application/octet-stream"
         headers[.acceptRanges] = "bytes"
         headers[.eTag] = tag(info)
-        // What users' programs wrote is never a page of this server's.
+        // A browser must not render users' files as pages of this server.
         headers[.xContentTypeOptions] = "nosniff"
         return headers
     }

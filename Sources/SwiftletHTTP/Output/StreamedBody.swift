@@ -63,7 +63,7 @@ extension ResponseBody {
     ///
     /// - Parameters:
     ///   - length: the number of bytes, if it is known.
-    ///   - produce: writes the body piece by piece; what it throws aborts the response and closes the connection.
+    ///   - produce: writes the body piece by piece; an error that it throws aborts the response and closes the connection.
     package static func streamed(
         length: Int? = nil,
         completion: StreamCompletion = StreamCompletion(),

@@ -259,10 +259,12 @@ package actor ExecutionService: ExecutionAPI, Service {
         var logger = Logger.current
         logger[metadataKey: "execution.id"] = "\(record.id)"
         for (name, value) in SessionService.metadata(of: session.record) { logger[metadataKey: name] = value }
+        execution.takePlace()
         let isTaken = background.submit { [self, logger] in
             await withLogger(logger) { _ in await run(execution, isRecorded: isPromised) }
         }
         if isTaken { return execution }
+        execution.leavePlace()
         running[record.id] = nil
         if isPromised { try await store.remove(record.id) }
         throw SessionError.shuttingDown

@@ -13,7 +13,8 @@ extension RunningExecution {
     /// Runs to the end. The caller is answered on the way when its time is over first.
     func run() async -> Ending {
         do {
-            return request.language.isStateful ? try await runInTurn() : try await start()
+            if let turns { return try await runInTurn(of: turns) }
+            return try await start()
         } catch let error as SessionError {
             return .refused(error)
         } catch let error as AdmissionError {
@@ -23,12 +24,8 @@ extension RunningExecution {
         }
     }
 
-    private func runInTurn() async throws -> Ending {
-        let active = session.active
-        let turns = request.language == .python ? active.pythonTurns : active.javascriptTurns
-        let ticket = AsyncSemaphore.Ticket()
-        enterQueue { turns.withdraw(ticket) }
-        switch await turns.acquire(as: ticket, until: queueDeadline) {
+    private func runInTurn(of turns: AsyncSemaphore) async throws -> Ending {
+        switch await waitForTurn(in: turns, until: queueDeadline) {
         case .full:
             let reason = "Too many \(request.language.rawValue) calls of session \(session.id) wait for their turn"
             throw SessionError.overloaded(reason: reason, retryAfter: 1)
@@ -38,7 +35,7 @@ extension RunningExecution {
             throw SessionError.shuttingDown
         case .timedOut:
             // No VM is spawned for code that does not run.
-            if let vm = await active.currentVM { record(vm) }
+            if let vm = await session.active.currentVM { record(vm) }
             return notRun(while: "another \(request.language.rawValue) call of the session was running")
         case .acquired:
             defer { turns.release() }

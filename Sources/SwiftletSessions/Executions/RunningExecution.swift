@@ -45,6 +45,8 @@ final class RunningExecution: Sendable {
     /// Takes rich results out of what the guest sends.
     let results = Mutex(ResultDecoder())
     private let state = Mutex(State())
+    private let ticket = AsyncSemaphore.Ticket()
+    private let turn = Mutex<AsyncSemaphore.Outcome?>(nil)
     private let answer = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: ExecutionResult.self)
 
     var id: ExecutionID { handle.id }
@@ -105,8 +107,37 @@ final class RunningExecution: Sendable {
         run.setDeadline(Self.silenceLimit)
     }
 
-    /// It is about to wait for its turn.
-    func enterQueue(leaveQueue: @escaping @Sendable () -> Void) {
+    /// The turns of the interpreter that it needs; nil where calls run beside each other.
+    var turns: AsyncSemaphore? {
+        switch request.language {
+        case .python: session.active.pythonTurns
+        case .javascript: session.active.javascriptTurns
+        case .bash: nil
+        }
+    }
+
+    /// Takes its place among the calls that need the same interpreter. Calls run in the order in which they do this.
+    func takePlace() {
+        guard let turns else { return }
+        enterQueue { [ticket] in turns.withdraw(ticket) }
+        let outcome = turns.enqueue(ticket)
+        turn.withLock { $0 = outcome }
+    }
+
+    /// Gives up what ``takePlace()`` took, when it will not run.
+    func leavePlace() {
+        guard let turns else { return }
+        if turn.withLock({ $0 }) == .acquired { turns.release() } else { turns.withdraw(ticket) }
+    }
+
+    /// Waits for its turn, after ``takePlace()``.
+    func waitForTurn(in turns: AsyncSemaphore, until deadline: ContinuousClock.Instant) async -> AsyncSemaphore.Outcome
+    {
+        if let outcome = turn.withLock({ $0 }) { return outcome }
+        return await turns.wait(ticket, until: deadline)
+    }
+
+    private func enterQueue(leaveQueue: @escaping @Sendable () -> Void) {
         let isCancelled = state.withLock { state in
             state.phase = .queued(leaveQueue: leaveQueue)
             return state.cancellation != nil

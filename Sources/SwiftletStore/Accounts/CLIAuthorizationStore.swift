@@ -5,18 +5,18 @@ package import Foundation
 import GRDB
 package import SwiftletCore
 
-/// A device that waits for somebody to log in for it.
+/// A device that waits until its user has logged in for it.
 package struct CLIAuthorization: Equatable, Sendable {
     package let id: String
-    /// The device's own word, which it gets back.
+    /// A value of the device's own, which is sent back to it.
     package let state: String
     /// The digest of a secret that only the device has (PKCE, S256).
     package let challenge: String
     package let redirectURI: String
-    /// What the device calls itself.
+    /// The name that the device gives itself.
     package let device: String
 
-    /// A new CLI authorization, with an id that nobody can guess.
+    /// A new CLI authorization, with an id that cannot be guessed.
     package init(state: String, challenge: String, redirectURI: String, device: String) {
         id = RandomText.make(bytes: 24)
         self.state = state
@@ -34,7 +34,7 @@ package struct CLIAuthorization: Equatable, Sendable {
     }
 }
 
-/// The devices that wait. Each is good for five minutes, one log-in and one exchange.
+/// The devices that wait. Each is valid for five minutes, one log-in and one exchange.
 package struct CLIAuthorizationStore: Sendable {
     /// Seconds that a device may wait.
     package static let life = 300.0
@@ -43,10 +43,10 @@ package struct CLIAuthorizationStore: Sendable {
     static let networkMaximum = 100
     static let maximum = 10_000
 
-    /// What became of a CLI authorization's wish to wait.
+    /// The result of inserting a CLI authorization.
     package enum Admission: Equatable, Sendable {
         case waits
-        /// So many wait already; after so many seconds at the latest, fewer do.
+        /// `limit` are waiting; after `retryAfter` seconds at the latest, one of them has expired.
         case tooMany(limit: Int, retryAfter: Double)
     }
 
@@ -58,7 +58,7 @@ package struct CLIAuthorizationStore: Sendable {
         self.now = now
     }
 
-    /// Keeps a CLI authorization, unless too many wait already.
+    /// Stores a CLI authorization, unless too many are waiting.
     package func insert(_ authorization: CLIAuthorization, from clientAddress: ClientAddress) async throws -> Admission
     {
         let moment = now()
@@ -85,7 +85,7 @@ package struct CLIAuthorizationStore: Sendable {
         }
     }
 
-    /// The refusal of those of whose kind too many wait.
+    /// A refusal when `limit` rows with this value in the column are waiting; else nil.
     private static func refusal(
         _ limit: Int,
         _ column: String,
@@ -102,7 +102,7 @@ package struct CLIAuthorizationStore: Sendable {
         return .tooMany(limit: limit, retryAfter: max(1, first.timeIntervalSince(moment)))
     }
 
-    /// A CLI authorization for which nobody has logged in yet; nil when there is none, or its time is over.
+    /// A CLI authorization that waits for its log-in; nil when there is none, or it has expired.
     package func waiting(_ id: String) async throws -> CLIAuthorization? {
         let moment = now().microseconds
         return try await database.writer.read { database in
@@ -111,10 +111,10 @@ package struct CLIAuthorizationStore: Sendable {
         }
     }
 
-    /// Notes who logged in for a device.
+    /// Records the user who logged in for a device.
     ///
     /// - Parameter account: as it was when the password was checked.
-    /// - Returns: the code for its exchange; nil when somebody did before, or its time is over.
+    /// - Returns: the code for its exchange; nil when it is confirmed already, or has expired.
     package func confirm(_ id: String, by account: Account) async throws -> String? {
         let code = RandomText.make(bytes: 32)
         let moment = now().microseconds
@@ -133,9 +133,9 @@ package struct CLIAuthorizationStore: Sendable {
 
     /// Ends a CLI authorization with its code.
     ///
-    /// - Returns: who logged in and for what device; nil when the code is wrong, used or too old. When the verifier is not the
-    ///   secret of the device that began, or the user was disabled or has another password since they logged in, it is nil too,
-    ///   and the code is used up all the same.
+    /// - Returns: the user who logged in, and the authorization; nil when the code is wrong, used or expired. It is nil too when the
+    ///   verifier does not match the challenge, or the user was disabled or has another password since the log-in; the code cannot be
+    ///   used again then.
     package func exchange(
         _ id: String,
         code: String,
@@ -161,7 +161,7 @@ package struct CLIAuthorizationStore: Sendable {
         return ended
     }
 
-    /// Forgets the CLI authorizations whose time is over.
+    /// Deletes expired CLI authorizations.
     package func purge() async throws {
         let moment = now()
         try await database.writer.write { database in

@@ -4,7 +4,7 @@ package import Foundation
 import GRDB
 package import SwiftletCore
 
-/// An attempt to log in that is under way.
+/// An attempt to log in that has begun and not ended.
 package struct LoginAttempt: Sendable {
     fileprivate let account: String
     fileprivate let pair: String
@@ -16,12 +16,12 @@ package struct LoginAttempt: Sendable {
 
 /// Attempts to log in, counted in the database for where they come from and for their account, and slowed down more and more.
 ///
-/// An attempt counts as failed from its beginning, so that many at once are no way around the count; its success takes that back.
+/// An attempt counts as failed from its beginning, so that concurrent attempts cannot evade the count; success withdraws it.
 ///
-/// Anybody can make an account pause, again and again. So from where it was logged in to before it has a counter of its own, which
-/// nobody elsewhere can raise: its owner gets in from there whatever others do.
+/// Any client can make an account pause. So an account has a separate counter for each client address that it was logged in to from:
+/// attempts from elsewhere do not raise it, and the owner can log in from there.
 package struct LoginAttemptStore: Sendable {
-    /// What became of an attempt's beginning.
+    /// The result of beginning an attempt.
     package enum Beginning: Sendable {
         case attempt(LoginAttempt)
         /// It counts as none; another may be made after so many seconds, and `free` are free of pauses.
@@ -30,9 +30,9 @@ package struct LoginAttemptStore: Sendable {
 
     /// Microseconds after which failures are forgotten.
     fileprivate static let memory: Int64 = 3_600_000_000
-    /// From how many places an account is known.
+    /// Known client addresses of an account.
     private static let maximumKnown = 20
-    /// Microseconds after which a place is forgotten from which nobody logged in.
+    /// Microseconds without a log-in after which a known client address is deleted.
     private static let knownLife: Int64 = 90 * 86_400_000_000
 
     private let database: Database
@@ -45,16 +45,16 @@ package struct LoginAttemptStore: Sendable {
 
     /// Begins an attempt.
     package func begin(email: String, from clientAddress: ClientAddress) async throws -> Beginning {
-        // By digests: what was typed as an address may be a password.
+        // By digests: a user may have typed a password as the address.
         let account = TextDigest.of(email.lowercased())
         let pair = TextDigest.of("\(account) \(clientAddress.name)")
         return try await database.writer.write { [now] database in
             let sql = "SELECT COUNT(*) FROM known_logins WHERE pair = $1"
             let isKnown = try Int.fetchOne(database, sql: sql, arguments: [pair]) ?? 0 > 0
             let own: LoginCounter = isKnown ? .pair(pair) : .account(account)
-            let counters = LoginCounter.places(of: clientAddress) + [own]
+            let counters = LoginCounter.origins(of: clientAddress) + [own]
             var states: [LoginCounter.State] = []
-            // Whoever must wait leaves no trace of the accounts that they ask for.
+            // A refused attempt is not counted for its account.
             for counter in counters {
                 let state = try counter.state(database, now: now().microseconds)
                 if let wait = state.wait { return .refused(seconds: wait, free: counter.free) }
@@ -65,28 +65,28 @@ package struct LoginAttemptStore: Sendable {
         }
     }
 
-    /// Takes back that an attempt counted as failed, and remembers from where its account was logged in to.
+    /// Withdraws the failure of an attempt, and stores the client address as known for the account.
     ///
-    /// The failures of the account are forgotten, or those of the pair if that was known; the places' others are not: else whoever
-    /// has one account could try others without end.
+    /// All failures of the account are deleted, or those of the pair if that was known. Other failures of the client address and the
+    /// network are kept: else the owner of one account could try others without limit.
     package func succeeded(_ attempt: LoginAttempt) async throws {
         let moment = now().microseconds
         try await database.writer.write { database in
             for counter in attempt.counters {
-                if counter.isPlace { try counter.withdraw(database) } else { try counter.forget(database) }
+                if counter.isOrigin { try counter.withdraw(database) } else { try counter.forget(database) }
             }
             try Self.remember(attempt, database, at: moment)
         }
     }
 
-    /// Takes back an attempt that was not carried out.
+    /// Withdraws an attempt whose password was not checked.
     package func withdraw(_ attempt: LoginAttempt) async throws {
         try await database.writer.write { database in
             for counter in attempt.counters { try counter.withdraw(database) }
         }
     }
 
-    /// Forgets what is too old to count.
+    /// Deletes expired failures and known client addresses.
     package func purge() async throws {
         let moment = now().microseconds
         try await database.writer.write { database in
@@ -121,17 +121,17 @@ package struct LoginAttemptStore: Sendable {
     }
 }
 
-/// What failures are counted for.
+/// What a failure is counted for.
 enum LoginCounter: Equatable, Sendable {
     /// Many people may share an address.
     case clientAddress(String)
     case network(String)
-    /// An account, for all places that it was not logged in to from.
+    /// An account, for all client addresses that are not known for it.
     case account(String)
-    /// An account and a place that it was logged in to from.
+    /// An account and a client address that is known for it.
     case pair(String)
 
-    static func places(of clientAddress: ClientAddress) -> [LoginCounter] {
+    static func origins(of clientAddress: ClientAddress) -> [LoginCounter] {
         [.clientAddress(String(clientAddress.name.prefix(64)))]
             + (clientAddress.network.map { [.network(String($0.prefix(64)))] } ?? [])
     }
@@ -145,7 +145,7 @@ enum LoginCounter: Equatable, Sendable {
         }
     }
 
-    var isPlace: Bool {
+    var isOrigin: Bool {
         switch self {
         case .clientAddress, .network: true
         case .account, .pair: false
@@ -162,7 +162,7 @@ enum LoginCounter: Equatable, Sendable {
     }
 
     /// The longest pause, in seconds.
-    private var longest: Int64 { isPlace ? 900 : 300 }
+    private var longest: Int64 { isOrigin ? 900 : 300 }
 
     /// Microseconds until the next attempt after so many failures.
     private func pause(after failures: Int) -> Int64 {
@@ -196,19 +196,19 @@ enum LoginCounter: Equatable, Sendable {
         let stored: Int = row?["failures"] ?? 0
         let failures = now - updatedAt > LoginAttemptStore.memory ? 0 : stored
         // Further away than the pause was long was written before the clock was set back.
-        let left = min((row?["blocked_until"] ?? 0) - now, pause(after: stored))
-        if left > 0, updatedAt > now { try restart(left, database, now: now) }
-        let wait = left > 0 ? Int((left + 999_999) / 1_000_000) : nil
+        let remaining = min((row?["blocked_until"] ?? 0) - now, pause(after: stored))
+        if remaining > 0, updatedAt > now { try restart(remaining, database, now: now) }
+        let wait = remaining > 0 ? Int((remaining + 999_999) / 1_000_000) : nil
         return State(counter: self, now: now, failures: failures, wait: wait)
     }
 
     /// The clock was set back: the pause begins anew, so that it ends.
-    private func restart(_ left: Int64, _ database: GRDB.Database, now: Int64) throws {
+    private func restart(_ pause: Int64, _ database: GRDB.Database, now: Int64) throws {
         let sql = "UPDATE login_attempts SET blocked_until = $1, updated_at = $2 WHERE name = $3"
-        try database.execute(sql: sql, arguments: [now + left, now, name])
+        try database.execute(sql: sql, arguments: [now + pause, now, name])
     }
 
-    /// What is known of a counter within a transaction.
+    /// A counter's row, as read in a transaction.
     fileprivate struct State {
         let counter: LoginCounter
         let now: Int64

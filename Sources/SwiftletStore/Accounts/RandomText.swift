@@ -2,7 +2,7 @@
 
 import Foundation
 
-/// Secrets that nobody can guess, as texts that go through URLs and headers.
+/// Random secrets in base64url, which URLs and headers can carry.
 enum RandomText {
     static func make(bytes: Int) -> String {
         var generator = SystemRandomNumberGenerator()

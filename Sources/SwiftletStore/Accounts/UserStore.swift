@@ -58,7 +58,7 @@ package struct UserStore: Sendable {
         try await update("UPDATE users SET plan = $1 WHERE id = $2", [plan, user.rawValue])
     }
 
-    /// Shuts a user out, or lets them in again. Their tokens are worthless from now on, either way.
+    /// Disables or enables a user. Both invalidate the user's tokens.
     package func setDisabled(_ disabled: Bool, _ user: UserID) async throws {
         try await update(
             "UPDATE users SET disabled_at = $1, token_generation = token_generation + 1 WHERE id = $2",

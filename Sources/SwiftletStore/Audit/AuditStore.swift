@@ -8,7 +8,7 @@ package import SwiftletCore
 package struct AuditStore: Sendable {
     /// Which events a list is to have.
     package struct Filter: Sendable {
-        /// Whom they concern; nil for all users' and nobody's.
+        /// The user that the events belong to; nil for all, those without a user included.
         package var owner: UserID?
         package var group: String?
         package var type: AuditEventType?
@@ -76,7 +76,7 @@ package struct AuditStore: Sendable {
         add(filter.owner?.rawValue) { isNarrow ? "+owner_id = \($0)" : "owner_id = \($0)" }
         add(filter.group) { "event_group = \($0)" }
         add(filter.type?.rawValue) { "event_type = \($0)" }
-        // In the words of the index of refusals, which takes no successes.
+        // The same condition as of the partial index of refusals, so that the query uses it.
         add(filter.status?.rawValue) {
             filter.status == .success ? "status = \($0)" : "status = \($0) AND status <> 'success'"
         }
@@ -106,7 +106,7 @@ package struct AuditStore: Sendable {
     ///
     /// - Parameters:
     ///   - keeping: how many of the newest events may have frequent ones among them.
-    ///   - limit: how many of each go at once, so that nobody who writes waits for long.
+    ///   - limit: how many rows to delete at once, so that other writers do not wait long.
     /// - Returns: whether there may be more.
     package func purge(before moment: Date, keeping: Int, limit: Int) async throws -> Bool {
         try await database.writer.write { database in

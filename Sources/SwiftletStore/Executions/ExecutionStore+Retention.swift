@@ -4,7 +4,7 @@ package import Foundation
 import GRDB
 package import SwiftletCore
 
-/// What is kept for how long.
+/// Deletes outputs and records after their retention.
 extension ExecutionStore {
     /// The output of an execution that is over.
     package struct KeptOutput: Equatable, Sendable {

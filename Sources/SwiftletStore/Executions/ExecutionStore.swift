@@ -80,7 +80,7 @@ package struct ExecutionStore: Sendable {
         }
     }
 
-    /// Writes down what has become of an execution, with those of its outputs that are small enough to be kept here.
+    /// Stores an execution's result, with those of its outputs that are small enough for the database.
     package func update(_ record: ExecutionRecord, outputs: [ExecutionStream: [UInt8]] = [:]) async throws {
         let restore = try record.restore.map { String(decoding: try JSONEncoder().encode($0), as: UTF8.self) }
         try await database.writer.write { database in
@@ -158,8 +158,8 @@ package struct ExecutionStore: Sendable {
         }
         if let states = filter.states {
             // Words of ours, not the caller's.
-            let words = states.map { "'\($0.rawValue)'" }.sorted().joined(separator: ", ")
-            conditions.append("state IN (\(words))")
+            let list = states.map { "'\($0.rawValue)'" }.sorted().joined(separator: ", ")
+            conditions.append("state IN (\(list))")
         }
         let sql = """
             SELECT * FROM executions WHERE \(conditions.joined(separator: " AND "))

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 extension Schema {
-    /// Who did what.
+    /// Audit events.
     static let audit = [
-        // No references: an event outlives what it speaks of.
+        // No references: an event outlives the rows that it names.
         """
         CREATE TABLE audit_events (
             number INTEGER PRIMARY KEY,

@@ -3,7 +3,7 @@
 extension Schema {
     /// The VMs that sessions had.
     static let vms = [
-        // A VM's row outlives its session: it is what was used.
+        // A VM's row outlives its session: usage is computed from it.
         """
         CREATE TABLE vms (
             id TEXT PRIMARY KEY,

@@ -45,7 +45,7 @@ extension SessionStore {
         }
     }
 
-    /// Forgets a session; what its VMs have used stays. False when there is none.
+    /// Deletes a session; the rows of its VMs stay, for the usage. False when there is none.
     package func delete(_ id: SessionID) async throws -> Bool {
         try await database.writer.write { database in
             let sql = "DELETE FROM sessions WHERE id = $1 RETURNING id"
@@ -55,7 +55,7 @@ extension SessionStore {
 
     /// Forgets VMs that ended before a moment, and sessions that had none since.
     ///
-    /// - Parameter limit: how many of each, so that nobody who writes waits for long.
+    /// - Parameter limit: how many of each table, so that other writers do not wait long.
     /// - Returns: the sessions that were deleted, and whether there may be more to delete.
     package func purge(
         before moment: Date,

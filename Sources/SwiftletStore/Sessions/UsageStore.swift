@@ -4,7 +4,7 @@ package import Foundation
 import GRDB
 package import SwiftletCore
 
-/// Reads what was used from the records of all VMs, living ones included up to now.
+/// Computes usage from the rows of all VMs, running ones included up to now.
 package struct UsageStore: Sendable {
     private let database: Database
 
@@ -12,7 +12,7 @@ package struct UsageStore: Sendable {
         self.database = database
     }
 
-    /// What a session has used. Whose it is, the caller has checked.
+    /// The usage of a session. The caller has checked its owner.
     package func usage(of session: SessionID, now: Date = Date()) async throws -> SessionUsage {
         try await database.writer.read { database in
             let sql = "SELECT started_at, ended_at, vcpu_count, memory_mb FROM vms WHERE session_id = $1"
@@ -46,7 +46,7 @@ package struct UsageStore: Sendable {
         usage.outputBytes = row["bytes"]
     }
 
-    /// What an owner's VMs have taken on each day of a period.
+    /// The usage of an owner's VMs on each day of a period.
     package func daily(of owner: UserID, _ days: ClosedRange<UTCDay>, now: Date = Date()) async throws -> DailyUsage {
         try await database.writer.read { database in
             let sql = """

@@ -63,6 +63,7 @@ struct EngineBootstrap: Sendable {
             directory: configuration.directory,
             bootTimeout: configuration.bootTimeout,
             diskLimit: configuration.diskLimit,
+            diskRate: configuration.diskRate,
             eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
             spawner: spawner,
             blocking: threads
@@ -119,7 +120,8 @@ struct EngineBootstrap: Sendable {
         guard outcome.status == .exited(0) else {
             throw MicroVMError.cannotStart(
                 "QEMU's jail does not work here: \(outcome.output.suffix(300).trimmingCharacters(in: .whitespacesAndNewlines)). "
-                    + "It needs user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone); "
+                    + "It needs bubblewrap 0.8 or newer, for --disable-userns, and user namespaces (sysctl user.max_user_namespaces, "
+                    + "kernel.unprivileged_userns_clone); "
                     + "or, where every guest is trusted, start with --insecure-no-jail"
             )
         }

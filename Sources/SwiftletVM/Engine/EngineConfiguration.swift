@@ -28,6 +28,10 @@ extension MicroVMEngine {
         package var bootTimeout: Duration = .seconds(60)
         /// Bytes that a VM may write to its disk on top of the image.
         package var diskLimit: UInt64 = 4 << 30
+        /// Bytes that the QEMUs of all VMs together may write; nil for as many as are asked for.
+        package var diskBudget: UInt64?
+        /// How fast a VM may use its disk; nil for no limit.
+        package var diskRate: DiskRate?
         package var capacity = HostCapacity.Limits(memory: MemoryPolicy.Limits(machine: HostMemory.total))
 
         package init(qemu: String, accelerator: Accelerator, image: Image, initramfs: String, directory: String) {

@@ -24,6 +24,8 @@ struct EngineContext: Sendable {
     var bootTimeout: Duration
     /// Bytes that a VM may write to its disk.
     var diskLimit: UInt64
+    /// How fast it may use it; nil for no limit.
+    var diskRate: DiskRate?
     var eventLoopGroup: any EventLoopGroup
     /// One thread that lives as long as the process; see `ChildProcess.spawn`.
     var spawner: NIOThreadPool

@@ -13,6 +13,7 @@ import Synchronization
 package final class MicroVMEngine: VMProvider {
     private struct State {
         var capacity: HostCapacity
+        var disk: DiskBudget
         var accepting = true
         /// VMs of which something is left.
         var living: [String: MicroVM] = [:]
@@ -115,7 +116,8 @@ package final class MicroVMEngine: VMProvider {
         self.templates = templates
         self.memory = memory
         self.logger = logger
-        state = Mutex(State(capacity: HostCapacity(limits: configuration.capacity)))
+        let disk = DiskBudget(limit: configuration.diskBudget)
+        state = Mutex(State(capacity: HostCapacity(limits: configuration.capacity), disk: disk))
         (requests, requested) = AsyncStream.makeStream()
     }
 
@@ -140,13 +142,17 @@ package final class MicroVMEngine: VMProvider {
         diskLimit: UInt64?
     ) throws -> any VirtualMachine {
         let id = MicroVM.makeID()
+        let quota = DiskQuota(bytes: min(diskLimit ?? resources.diskLimit, resources.diskLimit))
+        let free = DiskBudget.free(in: resources.directory)
         try state.withLock { state in
             guard state.accepting else { throw MicroVMError.cannotStart("The server is shutting down") }
             do {
-                var capacity = state.capacity
+                // Nothing is taken before all of it is granted.
+                var (capacity, disk) = (state.capacity, state.disk)
                 try capacity.admit(shape)
+                try disk.admit(quota, free: free)
                 try memory.admit(id, shape)
-                state.capacity = capacity
+                (state.capacity, state.disk) = (capacity, disk)
             } catch {
                 state.refused += 1
                 throw error
@@ -156,7 +162,7 @@ package final class MicroVMEngine: VMProvider {
             id: id,
             shape: shape,
             environment: environment,
-            diskLimit: min(diskLimit ?? resources.diskLimit, resources.diskLimit),
+            diskQuota: quota,
             resources: resources,
             factory: factory,
             // Of the request that wants it.
@@ -183,6 +189,7 @@ package final class MicroVMEngine: VMProvider {
     private func forget(_ vm: MicroVM) {
         state.withLock { state in
             state.capacity.release(vm.shape)
+            state.disk.release(vm.diskQuota)
             state.living[vm.id] = nil
         }
         memory.remove(vm.id)

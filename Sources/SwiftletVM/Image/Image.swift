@@ -29,6 +29,11 @@ package struct Image: Equatable, Sendable {
     package let directory: String
     package let manifest: ImageManifest
 
+    package init(directory: String, manifest: ImageManifest) {
+        self.directory = directory
+        self.manifest = manifest
+    }
+
     /// The first twelve digits of the digest of the recipe that it was built from, behind the variant's name.
     package var id: String { manifest.id }
     package var kernel: String { "\(directory)/vmlinuz" }

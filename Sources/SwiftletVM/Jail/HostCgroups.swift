@@ -109,7 +109,7 @@ package struct HostCgroups: Sendable {
         guard let mount = mounts().first(where: { $0.type == "cgroup2" })?.path else { return nil }
         let own = memberships().first { $0.controllers.isEmpty }?.path ?? "/"
         // Beneath this process's own cgroup where that is delegated, else at the top.
-        for parent in [mount + (own == "/" ? "" : own), mount] {
+        for parent in [makeRoom(in: mount + (own == "/" ? "" : own)), mount] {
             let base = "\(parent)/\(name)"
             guard mkdir(base, 0o755) == 0 || errno == EEXIST else { continue }
             // Fails where the parent has processes; then its controllers may be enabled already.
@@ -123,6 +123,24 @@ package struct HostCgroups: Sendable {
             rmdir(base)
         }
         return nil
+    }
+
+    /// Leaves a cgroup that this process is alone in, as a service is in the one that systemd delegates to it, for one below: the
+    /// kernel gives controllers to the children of a cgroup only if it has no processes itself.
+    ///
+    /// - Returns: where cgroups for VMs are to be made.
+    private static func makeRoom(in own: String) -> String {
+        let suffix = "/server"
+        // An earlier call has made it, or systemd: `DelegateSubgroup=server`.
+        if own.hasSuffix(suffix) { return String(own.dropLast(suffix.count)) }
+        let processes = (try? String(contentsOfFile: "\(own)/cgroup.procs", encoding: .utf8)) ?? ""
+        guard processes.split(separator: "\n") == ["\(getpid())"], mkdir(own + suffix, 0o755) == 0 || errno == EEXIST
+        else {
+            return own
+        }
+        // If this fails, no controllers are found, which the operator is told.
+        try? write("\(getpid())", to: "\(own)\(suffix)/cgroup.procs")
+        return own
     }
 
     private static func separate(_ controller: String, name: String) -> Hierarchy? {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CProcess
 import Foundation
 import Glibc
 package import Logging
@@ -61,6 +62,7 @@ package struct JailProbe: Sendable {
                 attempts.append(await Self.attempt(way, on: machine))
             }
             try await Self.control(machine, image: image, id: "c2")
+            attempts.append(Self.makeNamespace(machine))
             attempts.append(try await Self.execute(on: machine, directory: directory))
             machine.kill(.killed(reason: "The probe is over"))
             _ = try await machine.waitForEnd()
@@ -138,15 +140,16 @@ package struct JailProbe: Sendable {
             try await machine.control(way.command, arguments: way.arguments)
             return Attempt(name: way.name, isBlocked: false, words: "it was possible")
         } catch {
-            let words = "\(error)"
             // Another failure proves nothing.
-            let isBlocked = refusals.contains { words.contains($0) }
-            return Attempt(
-                name: way.name,
-                isBlocked: isBlocked,
-                words: isBlocked ? words : "it failed in another way: \(words)"
-            )
+            return refused(way.name, error)
+                ?? Attempt(name: way.name, isBlocked: false, words: "it failed in another way: \(error)")
         }
+    }
+
+    /// The attempt that the host's kernel has refused; nil if the error is another.
+    private static func refused(_ name: String, _ error: any Error) -> Attempt? {
+        let words = "\(error)"
+        return refusals.contains { words.contains($0) } ? Attempt(name: name, isBlocked: true, words: words) : nil
     }
 
     /// What the host's kernel says of things that a jail forbids or hides.
@@ -165,6 +168,23 @@ package struct JailProbe: Sendable {
         }
     }
 
+    /// A namespace of its own would give it powers over parts of the kernel that have had many holes.
+    private static func makeNamespace(_ machine: QEMUMachine) -> Attempt {
+        let name = "make a user namespace"
+        // QEMU is the jail's child, or our own where there is no jail.
+        guard let qemu = machine.innermostProcess else {
+            return Attempt(name: name, isBlocked: false, words: "QEMU is gone")
+        }
+        let failure = cprocess_try_user_namespace(qemu)
+        guard failure != 0 else { return Attempt(name: name, isBlocked: false, words: "it was possible") }
+        // The limit on namespaces is reached.
+        return Attempt(
+            name: name,
+            isBlocked: failure == ENOSPC,
+            words: String(cString: strerror(failure))
+        )
+    }
+
     /// Executing a program: QEMU starts a shell to migrate through. Its system call filter ends it for that.
     private static func execute(on machine: QEMUMachine, directory: String) async throws -> Attempt {
         let name = "execute a program"
@@ -172,7 +192,8 @@ package struct JailProbe: Sendable {
         do {
             try await machine.control("migrate", arguments: "{\"uri\":\"exec:cat >/dev/null; echo >\(mark)\"}")
         } catch {
-            // It is killed before it can answer.
+            // QEMU 10 is told that it may not fork, and lives on. QEMU 7.2 is killed before it can answer.
+            if let attempt = refused(name, error) { return attempt }
             let end = try await machine.waitForEnd()
             return Attempt(name: name, isBlocked: end == .hypervisorExited("signal 31"), words: "\(error): \(end)")
         }

@@ -31,8 +31,8 @@ package final class MicroVM: VirtualMachine {
     package let startedAt: Date
     package let started: ContinuousClock.Instant
 
+    let diskQuota: DiskQuota
     private let environment: [String: String]
-    private let diskLimit: UInt64
     private let resources: EngineContext
     private let logger: Logger
     private let factory: MachinePool<QEMUMachineSource>
@@ -45,13 +45,13 @@ package final class MicroVM: VirtualMachine {
     private let endPromise: EventLoopPromise<VMEnd>
 
     /// - Parameters:
-    ///   - diskLimit: bytes that its guest may write to its disk.
+    ///   - diskQuota: what its guest may write to its disk.
     ///   - onReady: called once, when it no longer counts as starting.
     init(
         id: String,
         shape: VMShape,
         environment: [String: String],
-        diskLimit: UInt64,
+        diskQuota: DiskQuota,
         resources: EngineContext,
         factory: MachinePool<QEMUMachineSource>,
         logger: Logger,
@@ -60,7 +60,7 @@ package final class MicroVM: VirtualMachine {
         self.id = id
         self.shape = shape
         self.environment = environment
-        self.diskLimit = diskLimit
+        self.diskQuota = diskQuota
         self.resources = resources
         self.factory = factory
         self.onReady = onReady
@@ -227,8 +227,9 @@ package final class MicroVM: VirtualMachine {
             return true
         }
         guard isWanted else { return machine.kill(end ?? .killed(reason: "It was not wanted any more")) }
+        machine.limitDisk(to: diskQuota)
         if origin != .boot { machine.resume() }
-        let request = Prepare.fresh(hostName: id, diskLimit: diskLimit, environment: environment)
+        let request = Prepare.fresh(hostName: id, diskLimit: diskQuota.bytes, environment: environment)
         let limit = resources.bootTimeout
         let timer = machine.agent.eventLoop.scheduleTask(in: .nanoseconds(Int64(limit.seconds * 1e9))) {
             machine.kill(.killed(reason: "Its guest did not confirm that it is its own within \(Int(limit.seconds)) s"))

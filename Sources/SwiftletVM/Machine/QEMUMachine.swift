@@ -195,6 +195,14 @@ final class QEMUMachine: Sendable {
         try await qemu.qmp.execute(command, arguments: arguments)
     }
 
+    /// QEMU's process id; nil when it is gone.
+    var innermostProcess: Int32? { qemu.innermost }
+
+    /// Holds it to a VM's quota, or ends it.
+    func limitDisk(to quota: DiskQuota) {
+        if !qemu.limitDisk(to: quota) { kill(.killed(reason: "Its disk could not be limited")) }
+    }
+
     /// The last words of the guest's console.
     func consoleTail() async -> String { await qemu.consoleTail() }
 }

@@ -55,17 +55,20 @@ package struct QEMUCommand: Sendable {
         }
     }
 
-    package init(platform: QEMUPlatform, shape: VMShape, start: Start, files: Files) {
+    package init(platform: QEMUPlatform, shape: VMShape, start: Start, files: Files, diskRate: DiskRate? = nil) {
         self.platform = platform
         self.shape = shape
         self.start = start
         self.files = files
+        self.diskRate = diskRate
     }
 
     var platform: QEMUPlatform
     var shape: VMShape
     var start: Start
     var files: Files
+    /// How fast the disk may be used; nil for as fast as it is. A template does not depend on it.
+    var diskRate: DiskRate?
 
     package var arguments: [String] {
         var arguments = ["-name", "swiftlet"] + firmware + machine + processor + memory
@@ -113,7 +116,7 @@ package struct QEMUCommand: Sendable {
     }
 
     private var devices: [String] {
-        [
+        throttle + [
             "-chardev", "socket,id=console,fd=\(Descriptor.console.rawValue)", "-serial", "chardev:console",
             "-chardev", "socket,id=qmp,fd=\(Descriptor.qmp.rawValue)", "-mon", "chardev=qmp,mode=control",
             "-blockdev", blockDevice,
@@ -127,19 +130,41 @@ package struct QEMUCommand: Sendable {
 
     /// The chain of overlays, spelled out: what a qcow2 file's header says of its backing file does not count.
     private var blockDevice: String {
-        let image = "{\"driver\":\"raw\",\"read-only\":true,\"file\":\(file(files.rootFileSystem))}"
-        let backing = start == .restore ? overlay(files.templateDisk, on: image, more: ",\"read-only\":true") : image
-        let more = ",\"node-name\":\"root\",\"discard\":\"unmap\",\"cache\":{\"direct\":false,\"no-flush\":true}"
-        return overlay(files.disk, on: backing, more: more)
+        let image = "{\"driver\":\"raw\",\"read-only\":true,\"file\":\(shared(files.rootFileSystem))}"
+        let backing =
+            start == .restore ? overlay(shared(files.templateDisk), on: image, more: ",\"read-only\":true") : image
+        let name = diskRate == nil ? "root" : "overlay"
+        let more = ",\"node-name\":\"\(name)\",\"discard\":\"unmap\",\"cache\":{\"direct\":false,\"no-flush\":true}"
+        let disk = overlay(file(files.disk), on: backing, more: more)
+        guard diskRate != nil else { return disk }
+        return """
+            {"driver":"throttle","node-name":"root","throttle-group":"disk","discard":"unmap",\
+            "cache":{"direct":false,"no-flush":true},"file":\(disk)}
+            """
     }
 
-    private func overlay(_ path: String, on backing: String, more: String) -> String {
-        "{\"driver\":\"qcow2\",\"file\":\(file(path)),\"backing\":\(backing)\(more)}"
+    /// The limits that the disk's node names; format: QEMU's documentation, docs/throttle.txt.
+    private var throttle: [String] {
+        guard let diskRate else { return [] }
+        let rates = [("bps", diskRate.bytesPerSecond), ("iops", diskRate.requestsPerSecond)].filter { $0.1 > 0 }
+        let limits = rates.map { name, value in
+            "x-\(name)-total=\(value),x-\(name)-total-max=\(DiskRate.burstFactor * value),"
+                + "x-\(name)-total-max-length=\(DiskRate.burstSeconds)"
+        }
+        return ["-object", "throttle-group,id=disk,\(limits.joined(separator: ","))"]
     }
 
-    private func file(_ path: String) -> String {
+    private func overlay(_ file: String, on backing: String, more: String) -> String {
+        "{\"driver\":\"qcow2\",\"file\":\(file),\"backing\":\(backing)\(more)}"
+    }
+
+    /// A file that VMs share and none writes. QEMU does not lock it, and asks for no locks of others: one that its guest has taken
+    /// over could hold some for as long as it lives, and no VM would start meanwhile.
+    private func shared(_ path: String) -> String { file(path, more: ",\"read-only\":true,\"locking\":\"off\"") }
+
+    private func file(_ path: String, more: String = "") -> String {
         // Paths of ours may hold anything but a quote or a backslash, which `Files` never has; see `EngineContext`.
-        "{\"driver\":\"file\",\"filename\":\"\(path)\",\"discard\":\"unmap\"}"
+        "{\"driver\":\"file\",\"filename\":\"\(path)\",\"discard\":\"unmap\"\(more)}"
     }
 
     private var kernelCommandLine: String {

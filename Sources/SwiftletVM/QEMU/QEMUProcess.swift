@@ -76,11 +76,8 @@ struct QEMUProcess: Sendable {
         // QEMU gets no more descriptors than it needs; where there is no state, it is another /dev/null.
         let state = try Descriptor.reading(launch.template?.state ?? "/dev/null")
         var limits = ChildProcess.Limits()
-        // The guest keeps to its limit by itself; this holds a QEMU that its guest has taken over. A template's memory is no file
-        // on the disk, but counts as one.
-        if launch.start != .bootIntoFile {
-            limits.fileSize = resources.diskLimit + resources.diskLimit / 4 + (64 << 20)
-        }
+        // Until it is known whose VM it will be, the node's quota counts. A template's memory is no file on the disk, but counts as one.
+        if launch.start != .bootIntoFile { limits.fileSize = DiskQuota(bytes: resources.diskLimit).fileSize }
         limits.nice = launch.isBackground && resources.mayRenice ? 10 : 0
         limits.oomScoreAdjustment = resources.oomScoreAdjustment
         let (executable, arguments) = command(launch, resources: resources)
@@ -137,10 +134,22 @@ struct QEMUProcess: Sendable {
             platform: resources.platform,
             shape: launch.shape,
             start: launch.start,
-            files: resources.jail.files(view, kernel: resources.kernel, initramfs: resources.initramfs)
+            files: resources.jail.files(view, kernel: resources.kernel, initramfs: resources.initramfs),
+            // A template is the server's own work.
+            diskRate: launch.start == .bootIntoFile ? nil : resources.diskRate
         )
         let (executable, arguments) = resources.jail.command(qemu: resources.qemu.executable, view: view)
         return (executable, arguments + qemu.arguments)
+    }
+
+    /// QEMU's process id; nil when it is gone.
+    var innermost: pid_t? { resources.jail == .none ? process.pid : process.children.first }
+
+    /// Holds QEMU's files to a VM's quota: its guest keeps to that by itself, as long as nobody there changes what it is kept by.
+    ///
+    /// - Returns: false when it could not be done, as with a QEMU that is gone.
+    func limitDisk(to quota: DiskQuota) -> Bool {
+        innermost.map { cprocess_limit_file_size($0, quota.fileSize) == 0 } ?? false
     }
 
     /// MiB that QEMU and its jail hold alone; nil when they have ended. Blocks for a moment.

@@ -22,6 +22,9 @@ enum Setting: String, CaseIterable {
     case memoryBudgetMb
     case memoryOvercommit
     case diskMb
+    case diskBudgetMb
+    case diskMbPerSecond
+    case diskRequestsPerSecond
     case poolSize
     case poolMaximum
     case templates

@@ -38,7 +38,11 @@ struct Settings: Sendable {
     var vcpuCount: Int
     var capacity: HostCapacity.Limits
     /// MiB that a VM may write to its disk.
-    var diskMB: Int
+    /// Nil for the usual, or what the image has room for.
+    var diskMB: Int?
+    var diskBudgetMB: Int?
+    /// Nil for no limit.
+    var diskRate: DiskRate?
     var pool: PoolPolicy.Limits
     /// Off, every VM boots.
     var usesTemplates: Bool
@@ -105,13 +109,15 @@ struct Settings: Sendable {
         memoryMB = try reader.integer(.memoryMb, in: Limits.memoryMB) ?? 512
         vcpuCount = try reader.integer(.vcpuCount, in: 1...8) ?? 2
         capacity = try Self.capacity(reader)
-        diskMB = try reader.integer(.diskMb, in: 64...1_048_576) ?? 4_096
+        diskMB = try reader.integer(.diskMb, in: 64...1_048_576)
+        diskBudgetMB = try reader.integer(.diskBudgetMb, in: 64...67_108_864)
+        diskRate = try Self.diskRate(reader)
         let minimum = try reader.integer(.poolSize, in: 0...1_000) ?? 2
         let maximum = try reader.integer(.poolMaximum, in: 0...1_000) ?? max(8, minimum)
         pool = PoolPolicy.Limits(minimum: min(minimum, maximum), maximum: maximum)
-        usesTemplates = try reader.choice(.templates) != YesOrNo.false
+        usesTemplates = try reader.flag(.templates) ?? true
         templatesMaximumMB = try reader.integer(.templatesMaximumMb, in: 64...10_485_760) ?? 16_384
-        insecureNoJail = try reader.choice(.insecureNoJail) == YesOrNo.true
+        insecureNoJail = try reader.flag(.insecureNoJail) ?? false
         bootTimeoutSeconds = try reader.integer(.bootTimeoutSeconds, in: 5...600) ?? 120
         outputLimitBytes = try reader.integer(.outputLimitBytes, in: 1_024...(16 << 30)) ?? 256 << 20
         retention = try Self.retention(reader)
@@ -138,11 +144,6 @@ struct Settings: Sendable {
         return limits
     }
 
-    private enum YesOrNo: String, CaseIterable {
-        case `true`
-        case `false`
-    }
-
     /// What the operator allows, else what the machine has.
     private static func capacity(_ reader: SettingReader) throws -> HostCapacity.Limits {
         let memory = MemoryPolicy.Limits(
@@ -154,6 +155,13 @@ struct Settings: Sendable {
         limits.vms = try reader.integer(.maximumVms, in: 1...10_000) ?? limits.vms
         limits.starting = try reader.integer(.maximumStartingVms, in: 1...10_000) ?? limits.starting
         return limits
+    }
+
+    private static func diskRate(_ reader: SettingReader) throws -> DiskRate? {
+        let megabytes = try reader.integer(.diskMbPerSecond, in: 0...1_000_000) ?? 200
+        let requests = try reader.integer(.diskRequestsPerSecond, in: 0...10_000_000) ?? 10_000
+        guard megabytes > 0 || requests > 0 else { return nil }
+        return DiskRate(bytesPerSecond: megabytes << 20, requestsPerSecond: requests)
     }
 
     private static var executable: String? {
@@ -176,6 +184,11 @@ struct Settings: Sendable {
 
 /// Reads settings by their names and says what is wrong with them in the user's words.
 private struct SettingReader {
+    private enum YesOrNo: String, CaseIterable {
+        case `true`
+        case `false`
+    }
+
     let config: ConfigReader
 
     func string(_ setting: Setting) -> String? {
@@ -214,6 +227,15 @@ private struct SettingReader {
             throw ValidationError("\(name(setting)) is '\(text)'; it must be one of: \(known)")
         }
         return value
+    }
+
+    /// A truth value; the file's `true` and `false` arrive as the numbers 1 and 0.
+    func flag(_ setting: Setting) throws -> Bool? {
+        switch string(setting) {
+        case "1": true
+        case "0": false
+        default: try choice(setting).map { (word: YesOrNo) in word == .true }
+        }
     }
 
     func url(_ setting: Setting) throws -> String? {

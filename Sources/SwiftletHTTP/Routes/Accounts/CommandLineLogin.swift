@@ -7,8 +7,8 @@ import SwiftletCore
 import SwiftletJSON
 import SwiftletStore
 
-/// How a command line gets a key: it begins a CLI authorization, its user logs in with a browser on the same machine, the browser carries a
-/// code to the command line's own port, and that is exchanged for a key with a secret that never left it (PKCE, RFC 7636).
+/// Gives a command line a key: it starts a CLI authorization, the user logs in with a browser on the same machine, the browser is redirected
+/// with a code to the command line's port, and the command line exchanges code and verifier for a key (PKCE, RFC 7636).
 struct CommandLineLogin: Sendable {
     private static let maximumBody = 16 << 10
     /// Requests from one address, to the two routes that command lines call.
@@ -31,22 +31,22 @@ struct CommandLineLogin: Sendable {
     private func start(_ request: Request, _ context: AppContext) async throws -> Response {
         try await charge(request, context)
         var reader = try BodyReader(try await request.collected(upTo: Self.maximumBody))
-        let wish = CLIAuthorizationRequest(&reader)
+        let start = CLIAuthorizationRequest(&reader)
         try reader.finish()
-        guard let wish, let base = accounts.publicURL ?? Self.base(of: request) else {
+        guard let start, let base = accounts.publicURL ?? Self.base(of: request) else {
             throw APIError(.badRequest, "The Host header must be the server's name")
         }
         let clientAddress = addresses.clientAddress(of: request, context)
         if case .tooMany(let limit, let retryAfter) = try await accounts.cliAuthorizations.insert(
-            wish.authorization,
+            start.authorization,
             from: clientAddress
         ) {
             let refusal = RateDecision.refusal(limit: limit, retryAfter: retryAfter)
             throw APIError.tooManyRequests("Too many log-ins are under way", refusal)
         }
         return Response(json: [
-            "pairing_id": .string(wish.authorization.id),
-            "login_url": .string("\(base)\(Self.path)/\(wish.authorization.id)"),
+            "pairing_id": .string(start.authorization.id),
+            "login_url": .string("\(base)\(Self.path)/\(start.authorization.id)"),
             "expires_in": .integer(Int(CLIAuthorizationStore.life)),
         ])
     }
@@ -65,7 +65,7 @@ struct CommandLineLogin: Sendable {
         guard isFromOurPage(request) else {
             return LoginPage.message(.forbidden, "This form must be sent from the server's own page.")
         }
-        var form = try FormReader(try await request.collected(upTo: Self.maximumBody))
+        var form = FieldReader(form: try await request.collected(upTo: Self.maximumBody))
         let email = form.requiredString("email")
         let password = form.requiredString("password")
         try form.finish()
@@ -144,7 +144,7 @@ struct CommandLineLogin: Sendable {
         }
     }
 
-    /// What the caller calls the server; nil when that is no name.
+    /// The URL that the `Host` header gives; nil when that is not a valid name.
     private static func base(of request: Request) -> String? {
         guard let host = request.head.authority, (1...255).contains(host.utf8.count) else { return nil }
         let isName = host.utf8.allSatisfy { byte in
@@ -158,8 +158,8 @@ struct CommandLineLogin: Sendable {
         return isName ? "http://\(host)" : nil
     }
 
-    /// Whether the browser says that another site's page sent the form. The form asks for a password, so that no other site could
-    /// fill it in; this keeps others from letting somebody's browser log in as somebody else.
+    /// Whether the form was sent from the server's own page, as far as the browser's headers tell. Another site does not know the
+    /// user's password; this prevents it from logging the browser in as another user.
     private func isFromOurPage(_ request: Request) -> Bool {
         if let name = HTTPField.Name("Sec-Fetch-Site"), let site = request.headers[name], site != "same-origin" {
             return false
@@ -174,11 +174,11 @@ struct CommandLineLogin: Sendable {
     }
 }
 
-/// What a command line asks for, checked.
+/// The validated body of `POST /api/cli-auth/start`.
 private struct CLIAuthorizationRequest {
     let authorization: CLIAuthorization
 
-    /// Reports what is wrong to the reader, and fails.
+    /// Reports problems to the reader, and fails if there are any.
     init?(_ reader: inout BodyReader) {
         let state = reader.requiredString("state")
         let challenge = reader.requiredString("code_challenge")
@@ -215,7 +215,7 @@ private struct CLIAuthorizationRequest {
         return nil
     }
 
-    /// A device's name as people may see it: nothing in it can look like something else.
+    /// A device's name in printable ASCII, for display.
     private static func shown(_ name: String) -> String {
         let plain = String(
             name.unicodeScalars.prefix(100).map { (0x20...0x7e).contains($0.value) ? Character($0) : "?" }

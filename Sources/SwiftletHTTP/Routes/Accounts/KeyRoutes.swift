@@ -56,7 +56,7 @@ struct KeyRoutes: Sendable {
         return Response(json: .object(Self.fields(of: key)))
     }
 
-    /// `PATCH /v1/api-keys/{id}`: what is not named stays as it is.
+    /// `PATCH /v1/api-keys/{id}`: fields that the body does not have keep their values.
     private func update(_ request: Request, _ context: AppContext) async throws -> Response {
         let key = try await requestedKey(request, context)
         var reader = try await reader(request)

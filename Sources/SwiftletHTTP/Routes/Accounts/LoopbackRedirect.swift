@@ -20,7 +20,7 @@ struct LoopbackRedirect: Equatable, Sendable {
         origin = "http://\(authority)"
     }
 
-    /// The address with what the device waits for.
+    /// The address with the state and the code as its query.
     func location(state: String, code: String) -> String {
         "\(text)?state=\(Self.encoded(state))&code=\(Self.encoded(code))"
     }

@@ -16,11 +16,12 @@ struct TokenRoute: Sendable {
     var routes: [Route] { [Route(.post, "/token", .token, token, audit: .loggedIn)] }
 
     private func token(_ request: Request, _ context: AppContext) async throws -> Response {
-        var form = try FormReader(try await request.collected(upTo: Self.maximumBody))
+        var form = FieldReader(form: try await request.collected(upTo: Self.maximumBody))
         let email = form.requiredString("username")
         let password = form.requiredString("password")
+        let grant = form.string("grant_type") ?? "password"
         try form.finish()
-        guard form.string("grant_type") ?? "password" == "password" else {
+        guard grant == "password" else {
             throw Self.refusal("unsupported_grant_type", "The grant_type must be 'password'")
         }
         let clientAddress = addresses.clientAddress(of: request, context)
@@ -36,10 +37,10 @@ struct TokenRoute: Sendable {
         return response
     }
 
-    /// In OAuth2's manner, and in ours.
+    /// An error in the form of OAuth2 (RFC 6749, 5.2), with the `detail` that all our errors have.
     private static func refusal(_ error: String, _ description: String) -> APIError {
-        let words = JSONValue.string(description)
-        let body: JSONValue = ["error": .string(error), "error_description": words, "detail": words]
+        let description = JSONValue.string(description)
+        let body: JSONValue = ["error": .string(error), "error_description": description, "detail": description]
         var refusal = APIError(.badRequest, body: body)
         refusal.headers[.cacheControl] = "no-store"
         return refusal

@@ -5,7 +5,7 @@ import SwiftletAccounts
 import SwiftletCore
 import SwiftletJSON
 
-/// Who the caller is, and what their plan has left.
+/// The caller's account, and the remainder of the plan's limits.
 struct UserRoutes: Sendable {
     let authenticator: Authenticator
 
@@ -23,7 +23,7 @@ struct UserRoutes: Sendable {
             "id": .integer(Int(account.id.rawValue)),
             "email": .string(account.email),
             "name": .string(account.name),
-            // Who adds a user vouches for the address.
+            // The operator who adds a user is trusted with the address.
             "is_verified": .bool(true),
             "plan": .string(account.planName),
         ])
@@ -57,7 +57,7 @@ struct UserRoutes: Sendable {
         ]
     }
 
-    /// A rate and what is left of it; null for none.
+    /// A rate limit and its remainder; null for none.
     private func rate(_ rate: Plan.Rate?, _ name: String) async throws -> JSONValue {
         guard let rate else { return .null }
         let status = try await authenticator.accounts.limiter.status(name, rate)

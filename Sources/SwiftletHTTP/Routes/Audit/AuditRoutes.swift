@@ -7,7 +7,7 @@ import SwiftletCore
 import SwiftletJSON
 import SwiftletStore
 
-/// What a user did, and what was done to what is theirs.
+/// A user's audit events.
 struct AuditRoutes: Sendable {
     static let largestPage = 200
     static let defaultPage = 50
@@ -26,7 +26,7 @@ struct AuditRoutes: Sendable {
     /// `GET /v1/audit/events`: the newest first.
     private func events(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
-        var query = QueryReader(request)
+        var query = FieldReader(queryOf: request)
         var filter = AuditStore.Filter(owner: user, limit: Self.defaultPage)
         let groups = AuditEventType.catalog.map(\.group)
         filter.limit = query.integer("limit", in: 1...Self.largestPage) ?? filter.limit
@@ -39,10 +39,10 @@ struct AuditRoutes: Sendable {
         filter.session = query.parsed("session_id", "a session's id") { SessionID(rawValue: $0) }
         filter.vmID = query.parsed("vm_id", "a VM's id") { $0.utf8.count <= 64 ? $0 : nil }
         filter.before = query.parsed("cursor", "the next_cursor of an answer") { AuditEventID(rawValue: $0) }
-        let wanted = query.integer("user_id", in: 1...Int.max)
+        let owner = query.integer("user_id", in: 1...Int.max)
         try query.finish()
-        // What concerns others is no more there than what never was.
-        let isMine = wanted.map { $0 == Int(user.rawValue) } ?? true
+        // The events of other users are hidden: a filter for another user finds nothing.
+        let isMine = owner.map { $0 == Int(user.rawValue) } ?? true
         await log.flush()
         let found = isMine ? try await log.store.list(filter) : []
         let next = found.count == filter.limit ? found.last?.id.rawValue : nil

@@ -26,10 +26,10 @@ struct ExecuteRoutes: Sendable {
 
     private func execute(_ request: Request, _ context: AppContext) async throws -> Response {
         let receivedAt = ContinuousClock.now
-        if Self.wantsEvents(request) { return try await stream(request, receivedAt: receivedAt) }
+        if try Self.isStreamRequested(request) { return try await stream(request, receivedAt: receivedAt) }
         let command = try await parse(request, mode: .sync, receivedAt: receivedAt)
         let (result, isReplay) = try await executions.execute(command)
-        Self.note(result.record, isReplay: isReplay)
+        Self.recordAudit(of: result.record, isReplay: isReplay)
         return Self.marked(ExecutionResponse(result: result, form: .result).response(), isReplay: isReplay)
     }
 
@@ -37,7 +37,7 @@ struct ExecuteRoutes: Sendable {
         let command = try await parse(request, mode: .async, receivedAt: .now)
         let (handle, isReplay) = try await executions.start(command)
         let record = handle.record
-        Self.note(record, isReplay: isReplay)
+        Self.recordAudit(of: record, isReplay: isReplay)
         let body: JSONValue = [
             "task_id": .string(record.id.rawValue),
             "id": .string(record.id.rawValue),
@@ -59,14 +59,14 @@ struct ExecuteRoutes: Sendable {
         }
         let command = try await parse(request, mode: .stream, receivedAt: receivedAt)
         let (handle, isReplay) = try await executions.start(command)
-        Self.note(handle.record, isReplay: isReplay)
+        Self.recordAudit(of: handle.record, isReplay: isReplay)
         let start = EventPosition(execution: handle.record.id)
         let response = try EventStream(handle: handle, position: start).response()
         return Self.marked(response, isReplay: isReplay)
     }
 
-    /// For the audit log: that there is an execution, and nothing of what it runs.
-    private static func note(_ record: ExecutionRecord, isReplay: Bool) {
+    /// Records the execution in the request's audit context, without its code.
+    private static func recordAudit(of record: ExecutionRecord, isReplay: Bool) {
         RequestAuditContext.record {
             if isReplay { $0.type = nil }
             $0.resource = record.id.rawValue
@@ -76,10 +76,13 @@ struct ExecuteRoutes: Sendable {
         }
     }
 
-    /// Whether the answer is to be a stream of events.
-    private static func wantsEvents(_ request: Request) -> Bool {
+    /// Whether the client asks for a stream of events.
+    private static func isStreamRequested(_ request: Request) throws -> Bool {
+        var query = FieldReader(queryOf: request)
+        let stream = query.string("stream")
+        try query.finish()
         let isAccepted = request.headers[.accept]?.lowercased().contains("text/event-stream") ?? false
-        return isAccepted || request.uri.queryParameters["stream"] == "true"
+        return isAccepted || stream == "true"
     }
 
     private static func marked(_ response: Response, isReplay: Bool) -> Response {
@@ -127,7 +130,7 @@ struct ExecuteRoutes: Sendable {
             throw APIError(.badRequest, "Unsupported language '\(language.prefix(64))'. Use one of: \(known)")
         }
         if let vault = vaults.first { throw APIError(.notFound, "Vault '\(vault.prefix(64))' not found") }
-        // Code that nobody waits for may run as long as its VM lives, unless its caller says otherwise.
+        // An asynchronous call without a timeout may run as long as its VM lives.
         let seconds = timeout ?? (mode == .async ? nil : 60)
         return ExecutionRequest(
             session: try session.map(SessionID.init(named:)),
@@ -141,11 +144,11 @@ struct ExecuteRoutes: Sendable {
 
     /// Clients that read results get one.
     private static var missingSource: APIError {
-        let words = "Missing 'code' or 'command' field"
+        let message = "Missing 'code' or 'command' field"
         return APIError(
             .badRequest,
             body: [
-                "detail": .string(words), "stdout": "", "stderr": .string(words), "execution_time": .number(0),
+                "detail": .string(message), "stdout": "", "stderr": .string(message), "execution_time": .number(0),
                 "cpu_time": .number(0),
             ]
         )
@@ -157,7 +160,7 @@ extension IdempotencyClaim {
 
     /// The claim of a request; nil without the header.
     ///
-    /// The digest is of what is to be run, and not of how it was written: a retry may order its fields in another way.
+    /// The digest does not depend on the order and spacing of the fields, which a retry may change.
     /// - Throws: `ValidationFailure` for a key that is none.
     fileprivate init?(of request: Request, path: String, _ reader: BodyReader) throws {
         guard let name = Self.header, let key = request.headers[name] else { return nil }

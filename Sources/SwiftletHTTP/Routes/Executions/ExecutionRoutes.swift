@@ -10,7 +10,7 @@ import SwiftletJSON
 import SwiftletSessions
 import SwiftletStore
 
-/// What became of executions: records, outputs, events, and how to end one.
+/// Reads the records, outputs and events of executions, and cancels them.
 struct ExecutionRoutes: Sendable {
     static let maximumWait = 60
     private static let nextCursor = HTTPField.Name("x-next-cursor")
@@ -31,12 +31,16 @@ struct ExecutionRoutes: Sendable {
     /// `GET /v1/executions/`: the newest first.
     private func list(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
-        var query = QueryReader(request)
+        var query = FieldReader(queryOf: request)
         var filter = ExecutionStore.Filter(owner: user, limit: query.integer("limit", in: 1...1_000) ?? 100)
         filter.session = query.parsed("session_id", "a session's id") { SessionID(rawValue: $0) }
-        filter.states = query.parsed("status", Self.words(ExecutionState.allCases)) { ExecutionState(rawValue: $0) }
-            .map { [$0] }
-        filter.language = query.parsed("language", Self.words(Language.allCases)) { Language(name: $0)?.rawValue }
+        filter.states = query.parsed("status", Self.quotedNames(of: ExecutionState.allCases)) {
+            ExecutionState(rawValue: $0)
+        }
+        .map { [$0] }
+        filter.language = query.parsed("language", Self.quotedNames(of: Language.allCases)) {
+            Language(name: $0)?.rawValue
+        }
         filter.before = query.parsed("before", "an execution's id") { ExecutionID(rawValue: $0) }
         try query.finish()
         let records = try await executions.list(filter)
@@ -47,8 +51,10 @@ struct ExecutionRoutes: Sendable {
         return response
     }
 
-    private static func words<Word: RawRepresentable>(_ words: [Word]) -> String where Word.RawValue == String {
-        words.map { "'\($0.rawValue)'" }.joined(separator: ", ")
+    /// The values of an enumeration, for messages.
+    private static func quotedNames<Value: RawRepresentable>(of values: [Value]) -> String
+    where Value.RawValue == String {
+        values.map { "'\($0.rawValue)'" }.joined(separator: ", ")
     }
 
     /// `GET /v1/executions/{id}`: with the output once it is over.
@@ -60,7 +66,7 @@ struct ExecutionRoutes: Sendable {
         return ExecutionResponse(result: result, form: .task).response()
     }
 
-    /// `POST /v1/executions/{id}/cancel`: answers with what has become of it; one that was over stays as it was.
+    /// `POST /v1/executions/{id}/cancel`: answers with the record; an execution that had ended is not changed.
     private func cancel(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let record = try await executions.cancel(try Self.id(context), owner: user)
@@ -81,8 +87,8 @@ struct ExecutionRoutes: Sendable {
     /// `GET /v1/executions/{id}/output?stream=stdout&offset=N&limit=N&wait=seconds`: the bytes as they are.
     private func output(_ request: Request, _ context: AppContext) async throws -> Response {
         let handle = try await requested(request, context)
-        var query = QueryReader(request)
-        let names = Self.words(ExecutionStream.allCases)
+        var query = FieldReader(queryOf: request)
+        let names = Self.quotedNames(of: ExecutionStream.allCases)
         let stream = query.parsed("stream", names) { ExecutionStream(rawValue: $0) } ?? .stdout
         let offset = query.integer("offset", in: 0...(1 << 48)) ?? 0
         let limit = query.integer("limit", in: 1...(1 << 48)) ?? 1 << 48
@@ -95,10 +101,10 @@ struct ExecutionRoutes: Sendable {
         while log.count <= offset, ContinuousClock.now < deadline {
             let version = handle.version
             guard !handle.isFinal, log.count <= offset else { break }
-            let left = (deadline - .now) / .milliseconds(1)
-            await handle.waitForChange(after: version, within: .milliseconds(Int64(max(1, left))))
+            let remaining = (deadline - .now) / .milliseconds(1)
+            await handle.waitForChange(after: version, within: .milliseconds(Int64(max(1, remaining))))
         }
-        // Asked first: an end that comes after this question comes with no more bytes than were asked for after it.
+        // Read before the log: if the execution is final now, the view below has all of its bytes.
         let isComplete = handle.isFinal
         let view = OutputView(log)
         guard offset <= view.count else {
@@ -126,7 +132,7 @@ struct ExecutionRoutes: Sendable {
 struct OutputResponse: Sendable {
     let view: OutputView
     let range: Range<Int>
-    /// Whether nothing can follow what the view has.
+    /// Whether the view has all bytes that there will be.
     let isComplete: Bool
 
     var response: Response {

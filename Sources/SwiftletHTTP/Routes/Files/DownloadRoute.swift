@@ -21,42 +21,46 @@ struct DownloadRoute: Sendable {
 
     private func download(_ request: Request, _ context: AppContext) async throws -> Response {
         let body = try await AuthenticatedBody(of: request, upTo: maximumBody, authenticator)
-        let fields = try fields(body.bytes, request.headers[.contentType] ?? "")
-        let user = try await body.user(key: fields.key)
-        var problems: [ValidationFailure.Problem] = []
-        for (name, value) in [("filename", fields.filename), ("session_id", fields.session)]
-        where (value ?? []).isEmpty {
-            problems.append(.init(type: "missing", location: ["body", .string(name)], message: "Field required"))
-        }
-        guard problems.isEmpty, let filename = fields.filename, let session = fields.session else {
-            throw ValidationFailure(problems: problems)
-        }
-        let location = FileLocation(
-            session: try SessionID(named: String(decoding: session, as: UTF8.self)),
-            owner: user,
-            path: try FileInput.absolute(filename, relativeTo: "/app")
-        )
-        let file = FileInput.note(location)
+        let (filename, file) = try await requestedFile(body, request.headers[.contentType] ?? "")
         let download = try await files.read(file)
         guard download.info.size <= Self.maximumSize else {
             throw APIError(.contentTooLarge, "\(file.name) is too large for JSON: get it from /v1/sessions/{id}/files")
         }
-        return answer(download, name: String(decoding: filename, as: UTF8.self))
+        return answer(download, name: filename)
     }
 
-    private typealias Fields = (filename: [UInt8]?, session: [UInt8]?, key: String?)
-
-    private func fields(_ body: ByteBuffer, _ contentType: String) throws -> Fields {
-        guard contentType.lowercased().hasPrefix("application/json") else {
-            let form = FormFields(body.readableBytesView)
-            return (form.bytes("filename"), form.bytes("session_id"), form.text("api_key"))
+    /// The name as the request has it, and the file.
+    private func requestedFile(
+        _ body: AuthenticatedBody,
+        _ contentType: String
+    ) async throws -> (name: String, file: FileLocation) {
+        let (user, filename, session): (UserID, [UInt8], String)
+        if contentType.lowercased().hasPrefix("application/json") {
+            var reader = try BodyReader(body.bytes)
+            user = try await body.user(key: reader.string("api_key"))
+            filename = Array(Self.requiredText("filename", &reader).utf8)
+            session = Self.requiredText("session_id", &reader)
+            try reader.finish()
+        } else {
+            var form = FieldReader(form: body.bytes)
+            user = try await body.user(key: form.string("api_key"))
+            filename = form.requiredBytes("filename", allowsEmpty: false)
+            session = form.requiredString("session_id", allowsEmpty: false)
+            try form.finish()
         }
-        var reader = try BodyReader(body)
-        let filename = reader.requiredString("filename")
-        let session = reader.requiredString("session_id")
-        let key = reader.string("api_key")
-        try reader.finish()
-        return (filename.map { Array($0.utf8) }, session.map { Array($0.utf8) }, key)
+        let location = FileLocation(
+            session: try SessionID(named: session),
+            owner: user,
+            path: try FileInput.absolute(filename, relativeTo: "/app")
+        )
+        return (String(decoding: filename, as: UTF8.self), FileInput.audited(location))
+    }
+
+    /// A text of a JSON body that must not be empty, as in a form.
+    private static func requiredText(_ name: String, _ reader: inout BodyReader) -> String {
+        guard let text = reader.requiredString(name) else { return "" }
+        if text.isEmpty { reader.report(name, "missing", "Field required") }
+        return text
     }
 
     private func answer(_ download: FileDownload, name: String) -> Response {

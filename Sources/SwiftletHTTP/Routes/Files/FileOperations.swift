@@ -13,7 +13,7 @@ struct FileOperations: Sendable {
         are followed by the guest and never leave it. A session without a living VM gets one.
         """
 
-    /// What can go wrong with every path.
+    /// The errors that any path can have.
     private static let refusals: Set<ErrorResponse> = [.badRequest, .forbidden, .notFound, .conflict, .full, .tooLarge]
 
     private func operation(

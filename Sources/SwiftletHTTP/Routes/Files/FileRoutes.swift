@@ -31,11 +31,13 @@ struct FileRoutes: Sendable {
     private func get(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
-        let query = FormFields(queryOf: request)
-        // Looked at before it is known what is there: what does not fit is refused whatever the path.
-        let limit = try FileInput.number("limit", query, in: 1...Self.largestPage) ?? Self.defaultPage
-        if try FileInput.flag("recursive", query) { return archive(try await files.pack(file)) }
-        let after = try Self.after(query)
+        var query = FieldReader(queryOf: request)
+        let limit = query.integer("limit", in: 1...Self.largestPage) ?? Self.defaultPage
+        let isRecursive = query.flag("recursive")
+        let after = Self.after(&query)
+        // A wrong parameter is refused whatever is at the path, and whether it would matter there or not.
+        try query.finish()
+        if isRecursive { return archive(try await files.pack(file)) }
         if isDirectory { return try await list(file, after: after, limit: limit) }
         do {
             return content(try await files.read(file), request)
@@ -44,7 +46,7 @@ struct FileRoutes: Sendable {
         }
     }
 
-    /// What `GET` would say, without the content; and how far a partial upload to the path is.
+    /// The headers of `GET`, and the size of a partial upload to the path.
     private func head(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let (file, _) = try FileInput.location(of: request, context, user: user)
@@ -71,17 +73,18 @@ struct FileRoutes: Sendable {
     }
 
     /// The name behind which a listing begins.
-    private static func after(_ query: FormFields) throws -> [UInt8] {
+    private static func after(_ query: inout FieldReader) -> [UInt8] {
         let after = query.bytes("after") ?? []
-        guard after.count <= FileLocation.maximumName else {
+        if after.count > FileLocation.maximumName {
             let start = String(decoding: after.prefix(64), as: UTF8.self)
-            throw FileInput.failure("after", "Input should have at most \(FileLocation.maximumName) bytes", start)
+            let message = "Input should have at most \(FileLocation.maximumName) bytes"
+            query.report("after", "value_error", message, input: start)
         }
         return after
     }
 
     private func list(_ directory: FileLocation, after: [UInt8], limit: Int) async throws -> Response {
-        // No content leaves.
+        // A listing is not audited as a download.
         RequestAuditContext.record { $0.type = nil }
         let listing = try await files.list(directory, after: after, limit: limit)
         return Response(json: FileOutput.json(listing, of: directory))
@@ -109,8 +112,8 @@ struct FileRoutes: Sendable {
             headers[.contentRange] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(info.size)"
             return Response(status: .partialContent, headers: headers, body: Self.body(download, range))
         case .unsatisfiable:
-            let words = "The file has \(info.size) bytes"
-            return APIError(.rangeNotSatisfiable, words, headers: [.contentRange: "bytes */\(info.size)"]).response
+            let message = "The file has \(info.size) bytes"
+            return APIError(.rangeNotSatisfiable, message, headers: [.contentRange: "bytes */\(info.size)"]).response
         }
     }
 

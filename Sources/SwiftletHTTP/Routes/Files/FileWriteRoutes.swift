@@ -8,7 +8,7 @@ import SwiftletSessions
 
 /// `PUT` and `DELETE` of `/v1/sessions/{id}/files/{path}`.
 struct FileWriteRoutes: Sendable {
-    /// What a query says of an upload in parts.
+    /// The query's parameters of an upload in parts.
     private struct UploadPart {
         let offset: Int?
         let size: Int?
@@ -20,15 +20,17 @@ struct FileWriteRoutes: Sendable {
     func put(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
-        let query = FormFields(queryOf: request)
-        let mode = try FileInput.mode(query)
-        let part = UploadPart(offset: try FileInput.number("offset", query), size: try FileInput.number("size", query))
-        if try FileInput.flag("recursive", query) { return try await unpack(request, into: file) }
-        let wantsDirectory = try FileInput.flag("directory", query)
-        if isDirectory || wantsDirectory {
+        var query = FieldReader(queryOf: request)
+        let mode = FileInput.mode(&query)
+        let part = UploadPart(offset: query.integer("offset"), size: query.integer("size"))
+        let isRecursive = query.flag("recursive")
+        let isDirectoryRequested = query.flag("directory")
+        try query.finish()
+        if isRecursive { return try await unpack(request, into: file) }
+        if isDirectory || isDirectoryRequested {
             return answer(try await files.makeDirectory(file, mode: mode), at: file)
         }
-        let options = try options(request, part, mode: mode)
+        let options = try options(request, part, mode: mode, &query)
         let upload = try await files.write(file, options)
         let count = try await send(request.body, to: upload)
         // A connection that breaks looks like a body that ends.
@@ -39,15 +41,21 @@ struct FileWriteRoutes: Sendable {
     func delete(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         let (file, _) = try FileInput.location(of: request, context, user: user)
-        let query = FormFields(queryOf: request)
-        let isRecursive = try FileInput.flag("recursive", query)
+        var query = FieldReader(queryOf: request)
+        let isRecursive = query.flag("recursive")
+        try query.finish()
         guard file.path.count > 1 else { throw APIError(.badRequest, "/ cannot be removed") }
         _ = try await files.remove(file, recursive: isRecursive)
         return Response(json: ["status": "success", "path": .string(file.name)])
     }
 
     /// Where the body goes in the file, by `offset` and `size`, or by `Content-Range`.
-    private func options(_ request: Request, _ part: UploadPart, mode: Int?) throws -> FileWriteOptions {
+    private func options(
+        _ request: Request,
+        _ part: UploadPart,
+        mode: Int?,
+        _ query: inout FieldReader
+    ) throws -> FileWriteOptions {
         let length = Self.length(request)
         if let header = request.headers[.contentRange] {
             guard let range = ContentRange(header) else {
@@ -59,12 +67,15 @@ struct FileWriteRoutes: Sendable {
             return FileWriteOptions(mode: mode, size: range.size, resumeAt: range.range.lowerBound)
         }
         guard let offset = part.offset else { return FileWriteOptions(mode: mode, size: length) }
-        guard let size = part.size else {
-            throw FileInput.failure("size", "Field required with offset: how many bytes the whole file has", "")
+        if part.size == nil {
+            query.report("size", "missing", "Field required with offset: how many bytes the whole file has")
         }
-        guard size >= offset else {
-            throw FileInput.failure("size", "Input should be greater than or equal to offset", "\(size)")
+        let size = part.size ?? offset
+        if size < offset {
+            let message = "Input should be greater than or equal to offset"
+            query.report("size", "value_error", message, input: String(size))
         }
+        try query.finish()
         return FileWriteOptions(mode: mode, size: size, resumeAt: offset)
     }
 
@@ -113,7 +124,7 @@ struct FileWriteRoutes: Sendable {
     }
 }
 
-/// An archive on its way in: its first bytes tell whether it is compressed.
+/// Uploads an archive to be unpacked; detects from its first bytes whether it is compressed.
 struct Unpacking {
     private static let gzip: [UInt8] = [0x1f, 0x8b]
 

@@ -15,44 +15,49 @@ struct UploadRoute: Sendable {
     var routes: [Route] { [Route(.post, "/upload", FileOperations.upload, upload, audit: .fileUploaded)] }
 
     private func upload(_ request: Request, _ context: AppContext) async throws -> Response {
-        // Who has no key is not listened to, unless it may be a field.
+        // A credential in a header is checked before the body is read; else the form must have `api_key` before the file.
         var user: UserID?
         if Authenticator.hasCredential(request.headers) { user = try await authenticator.user(request.headers) }
-        var form = UploadForm(files: files)
+        var upload = FormUpload(files: files)
         do {
-            var parser = try MultipartParser(contentType: request.headers[.contentType])
+            var form = try MultipartForm(contentType: request.headers[.contentType])
             for try await buffer in request.body {
-                parser.append(buffer.readableBytesView)
-                while let event = try parser.next() {
-                    if case .part(name: "file") = event, user == nil {
-                        user = try await authenticator.user(request.headers, bodyKey: form["api_key"])
+                form.append(buffer.readableBytesView)
+                while let event = try form.next() {
+                    switch event {
+                    case .fileStart:
+                        let owner = try await self.user(user, request, form)
+                        user = owner
+                        try await upload.open(form.fields, owner: owner)
+                    case .fileContent(let bytes):
+                        try await upload.write(bytes)
                     }
-                    try await form.take(event, user: user)
                 }
             }
-            if user == nil { user = try await authenticator.user(request.headers, bodyKey: form["api_key"]) }
-            guard parser.isComplete else { throw APIError(.badRequest, "The form ends before its last boundary") }
+            _ = try await self.user(user, request, form)
+            guard form.isComplete else { throw APIError(.badRequest, "The form ends before its last boundary") }
         } catch let error as MultipartParser.Malformed {
             throw APIError(.badRequest, error.description)
         }
-        return Response(json: try await form.finish())
+        return Response(json: try await upload.finish())
+    }
+
+    /// The user, authenticated by a header, or by the `api_key` among the fields that have arrived.
+    private func user(_ known: UserID?, _ request: Request, _ form: MultipartForm) async throws -> UserID {
+        if let known { return known }
+        var fields = form.fields
+        return try await authenticator.user(request.headers, bodyKey: fields.string("api_key"))
     }
 }
 
-/// The fields of an upload as they come, and its file on its way into the guest.
-private struct UploadForm {
+/// Writes the file of a form into the guest.
+private struct FormUpload {
     private enum Target {
         case file(FileUpload)
         case archive(Unpacking)
     }
 
-    private static let maximumField = 16 * 1024
-    private static let maximumParts = 32
-
     private let files: any FileAPI
-    private var fields: [String: [UInt8]] = [:]
-    private var parts = 0
-    private var current: String?
     private var target: Target?
     private var path = ""
     private var size = 0
@@ -61,80 +66,48 @@ private struct UploadForm {
         self.files = files
     }
 
-    subscript(name: String) -> String? { fields[name].map { String(decoding: $0, as: UTF8.self) } }
-
-    /// - Parameter user: nil only before the file.
-    mutating func take(_ event: MultipartParser.Event, user: UserID?) async throws {
-        switch event {
-        case .part(let name):
-            parts += 1
-            guard parts <= Self.maximumParts else {
-                throw APIError(.badRequest, "The form has more than \(Self.maximumParts) parts")
-            }
-            current = name
-            if name != "file" {
-                fields[name] = []
-            } else if let user {
-                guard target == nil else { throw APIError(.badRequest, "The form has more than one file") }
-                target = try await open(user)
-            }
-        case .content(let bytes):
-            try await take(bytes)
-        case .partEnd:
-            current = nil
-        case .end:
-            break
-        }
-    }
-
-    private mutating func take(_ bytes: [UInt8]) async throws {
-        guard let current else { return }
-        if current == "file" {
-            size += bytes.count
-            switch target {
-            case .file(let upload):
-                try await upload.write(ByteBuffer(bytes: bytes))
-            case .archive(var unpacking):
-                try await unpacking.write(ByteBuffer(bytes: bytes))
-                target = .archive(unpacking)
-            case nil:
-                break
-            }
-            return
-        }
-        guard (fields[current]?.count ?? 0) + bytes.count <= Self.maximumField else {
-            throw APIError(.badRequest, "A field of the form is larger than \(Self.maximumField) bytes")
-        }
-        fields[current]? += bytes
-    }
-
-    /// Begins with the file: what says where it goes must have come before it.
-    private mutating func open(_ user: UserID) async throws -> Target {
-        var problems: [ValidationFailure.Problem] = []
-        for name in ["remote_path", "session_id"] where (fields[name] ?? []).isEmpty {
-            let message = "Field required, before the file"
-            problems.append(.init(type: "missing", location: ["body", .string(name)], message: message))
-        }
-        guard problems.isEmpty, let remote = fields["remote_path"], let session = self["session_id"] else {
-            throw ValidationFailure(problems: problems)
-        }
+    /// Opens the target of the file.
+    ///
+    /// - Parameter fields: the fields before the file, which must name the target.
+    mutating func open(_ fields: FieldReader, owner: UserID) async throws {
+        guard target == nil else { throw APIError(.badRequest, "The form has more than one file") }
+        var fields = fields
+        let missing = "Field required, before the file"
+        let remote = fields.requiredBytes("remote_path", allowsEmpty: false, orReport: missing)
+        let session = fields.requiredString("session_id", allowsEmpty: false, orReport: missing)
+        let isArchive = fields.flag("recursive")
+        try fields.finish()
         path = String(decoding: remote, as: UTF8.self)
         let location = FileLocation(
             session: try SessionID(named: session),
-            owner: user,
+            owner: owner,
             path: try FileInput.absolute(remote, relativeTo: "/app")
         )
-        let file = FileInput.note(location)
-        if try FileInput.flag("recursive", self["recursive"], at: "body") {
-            return .archive(Unpacking(files: files, directory: file))
+        let file = FileInput.audited(location)
+        if isArchive {
+            target = .archive(Unpacking(files: files, directory: file))
+            return
         }
         guard remote.last != UInt8(ascii: "/") else {
             throw APIError(.conflict, "\(path) is a directory: remote_path names the file")
         }
-        return .file(try await files.write(file, FileWriteOptions()))
+        target = .file(try await files.write(file, FileWriteOptions()))
     }
 
-    /// Puts the file into its place.
+    mutating func write(_ bytes: [UInt8]) async throws {
+        size += bytes.count
+        switch target {
+        case .file(let upload):
+            try await upload.write(ByteBuffer(bytes: bytes))
+        case .archive(var unpacking):
+            try await unpacking.write(ByteBuffer(bytes: bytes))
+            target = .archive(unpacking)
+        case nil:
+            break
+        }
+    }
+
+    /// Moves the complete file to its path.
     mutating func finish() async throws -> JSONValue {
         var fields: [JSONValue.Field] = [
             .init(name: "status", value: "success"), .init(name: "remote_path", value: .string(path)),

@@ -6,7 +6,7 @@ import SwiftletCore
 import SwiftletJSON
 import SwiftletSessions
 
-/// Sessions that exist: which have a VM, how they are changed, and their end.
+/// Lists the sessions with a VM, and changes and deletes sessions.
 struct SessionChangeRoutes: Sendable {
     /// Bytes of a filter, which is compared with each sandbox's metadata.
     private static let maximumFilter = 4 * 1024
@@ -26,7 +26,7 @@ struct SessionChangeRoutes: Sendable {
     /// `GET /v1/sessions/sandboxes?metadata=&limit=`: the caller's living VMs, as a bare array.
     private func sandboxes(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
-        var query = QueryReader(request)
+        var query = FieldReader(queryOf: request)
         let limit = query.integer("limit", in: 1...1_000) ?? 100
         let filter = Self.filter(&query)
         try query.finish()
@@ -37,14 +37,16 @@ struct SessionChangeRoutes: Sendable {
         return Response(json: .array(found.map { Self.item($0.sandbox, metadata: $0.metadata) }))
     }
 
-    private static func filter(_ query: inout QueryReader) -> [JSONValue.Field] {
+    private static func filter(_ query: inout FieldReader) -> [JSONValue.Field] {
         guard let text = query.string("metadata"), !text.isEmpty else { return [] }
         guard text.utf8.count <= maximumFilter else {
-            query.report("metadata", "string_too_long", "Input should have at most \(maximumFilter) bytes")
+            let message = "Input should have at most \(maximumFilter) bytes"
+            query.report("metadata", "string_too_long", message, input: text)
             return []
         }
         guard let value = try? JSONValue(parsing: ByteBuffer(string: text)), case .object(let fields) = value else {
-            query.report("metadata", "json_invalid", "Input should be a JSON object, such as {\"name\": \"value\"}")
+            let message = "Input should be a JSON object, such as {\"name\": \"value\"}"
+            query.report("metadata", "json_invalid", message, input: text)
             return []
         }
         return fields
@@ -93,7 +95,7 @@ struct SessionChangeRoutes: Sendable {
 }
 
 extension JSONValue {
-    /// Whether it is an object with all of these fields, and what they say.
+    /// Whether it is an object with all of these fields and their values.
     func has(_ wanted: [Field]) -> Bool {
         guard case .object(let fields) = self else { return false }
         // As in a subscript, the last of two fields of one name counts.

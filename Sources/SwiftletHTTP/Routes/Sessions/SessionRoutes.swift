@@ -6,7 +6,7 @@ import SwiftletCore
 import SwiftletJSON
 import SwiftletSessions
 
-/// Sessions: creation, what they are, how they do, and their VM's end.
+/// Creates sessions, reads them and their status, and ends their VMs.
 struct SessionRoutes: Sendable {
     /// Bytes that all variables of a session may have together.
     private static let maximumEnvironment = 32 * 1024
@@ -94,7 +94,7 @@ struct SessionRoutes: Sendable {
         return try await sessions.status(of: try SessionID(ofPath: context), owner: user)
     }
 
-    /// What a session is, and how it does.
+    /// A session's record and status.
     static func json(of status: SessionStatus) -> JSONValue {
         var fields = fields(of: status.record)
         fields.append(.init(name: "status", value: .string(status.vm?.rawValue ?? "active")))

@@ -7,7 +7,7 @@ import SwiftletJSON
 import SwiftletSessions
 import SwiftletStore
 
-/// What sessions and users have used.
+/// Usage of sessions and users.
 struct UsageRoutes: Sendable {
     private static let maximumDays = 365
 
@@ -44,7 +44,7 @@ struct UsageRoutes: Sendable {
     /// `GET /v1/users/me/usage-breakdown?days=30`, or between `start_date` and `end_date`, both included.
     private func daily(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
-        var query = QueryReader(request)
+        var query = FieldReader(queryOf: request)
         let period = Self.period(&query, today: UTCDay(containing: Date()))
         try query.finish()
         let usage = try await usage.daily(of: user, period)
@@ -61,28 +61,30 @@ struct UsageRoutes: Sendable {
         ])
     }
 
-    /// The days that are asked for; anything when the query has problems.
-    private static func period(_ query: inout QueryReader, today: UTCDay) -> ClosedRange<UTCDay> {
+    /// The days of the query; today when the query is wrong.
+    private static func period(_ query: inout FieldReader, today: UTCDay) -> ClosedRange<UTCDay> {
         let days = query.integer("days", in: 1...maximumDays) ?? 30
         let start = day("start_date", &query)
         let end = day("end_date", &query)
         let last = end ?? start.map { min(today, $0.advanced(by: maximumDays - 1)) } ?? today
         let first = start ?? last.advanced(by: 1 - days)
         guard first <= last else {
-            query.report("start_date", "value_error", "start_date must not be after end_date, or after today")
+            let message = "start_date must not be after end_date, or after today"
+            query.report("start_date", "value_error", message, input: query.string("start_date"))
             return today...today
         }
         guard last.number - first.number < maximumDays else {
-            query.report("start_date", "value_error", "The period must have at most \(maximumDays) days")
+            let message = "The period must have at most \(maximumDays) days"
+            query.report("start_date", "value_error", message, input: query.string("start_date"))
             return today...today
         }
         return first...last
     }
 
-    private static func day(_ name: String, _ query: inout QueryReader) -> UTCDay? {
+    private static func day(_ name: String, _ query: inout FieldReader) -> UTCDay? {
         guard let text = query.string(name), !text.isEmpty else { return nil }
         guard let day = UTCDay(text: text) else {
-            query.report(name, "date_parsing", "Input should be a valid date, such as 2026-04-01")
+            query.report(name, "date_parsing", "Input should be a valid date, such as 2026-04-01", input: text)
             return nil
         }
         return day
@@ -96,7 +98,7 @@ struct UsageRoutes: Sendable {
         ]
     }
 
-    /// To a millionth, as a reader of a bill wants it.
+    /// Rounded to a millionth.
     private static func rounded(_ value: Double) -> JSONValue {
         .number((value * 1e6).rounded() / 1e6)
     }
