@@ -218,14 +218,16 @@ import Testing
         let view = Jail.View(image: "/i", template: "/t", disk: "/d", usesKVM: false)
         let (executable, arguments) = Jail.bubblewrap(executable: "/usr/bin/bwrap", root: root).command(
             qemu: "q",
-            view: view
+            view: view,
+            filter: 8
         )
         #expect(executable == "/usr/bin/bwrap")
-        for word in ["--unshare-all", "--die-with-parent", "--new-session", "--clearenv"] {
+        for word in ["--unshare-all", "--disable-userns", "--die-with-parent", "--new-session", "--clearenv"] {
             #expect(arguments.contains(word))
         }
         let writable = arguments.indices.filter { arguments[$0] == "--bind" }.map { arguments[$0 + 1] }
         #expect(writable == ["/d"])
+        #expect(arguments.firstIndex(of: "--seccomp").map { arguments[$0 + 1] } == "8")
         #expect(arguments.last == "/usr/bin/qemu-system-x86_64")
         #expect(!arguments.contains("/dev/kvm"))
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a QEMU that its guest has taken over can do to the host and to other VMs."""
 
+import concurrent.futures
 import ctypes
 import errno
 import fcntl
@@ -54,7 +55,8 @@ def make_user_namespace_beside(pid):
 
 @pytest.mark.kvm
 def test_a_qemu_has_no_room_for_another_user_namespace(booting):
-    booting.session().run("1")
+    session = booting.session()
+    session.run("1")
     (qemu,) = booting.qemus()
     assert in_child(lambda: make_user_namespace_beside(qemu)) == errno.ENOSPC
     # The same where it is allowed.
@@ -65,6 +67,8 @@ def test_a_qemu_has_no_room_for_another_user_namespace(booting):
     finally:
         outside.kill()
         outside.wait()
+    session.kill()
+    wait_until(lambda: not booting.qemus())
 
 
 def test_a_bubblewrap_that_is_too_old_is_named_with_what_is_needed(tmp_path):
@@ -128,6 +132,73 @@ def test_locks_on_shared_files_do_not_keep_vms_from_starting(tmp_path):
         server.stop()
         for descriptor in locks:
             os.close(descriptor)
+
+
+# System calls
+
+
+class Registers(ctypes.Structure):
+    """`struct user_regs_struct` of x86-64; see sys/user.h."""
+
+    _fields_ = [
+        (name, ctypes.c_ulonglong)
+        for name in "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs flags rsp ss fs_base gs_base ds es fs gs".split()
+    ]
+
+
+def make_call(pid, number):
+    """Lets a process that waits in a system call make another one, as code would that has taken it over."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    attach, detach, get_registers, set_registers = 16, 17, 12, 13
+
+    def ptrace(request, data=None):
+        if libc.ptrace(request, pid, None, data) < 0:
+            raise OSError(ctypes.get_errno(), "ptrace")
+
+    ptrace(attach)
+    os.waitpid(pid, 0x40000000)
+    registers = Registers()
+    ptrace(get_registers, ctypes.byref(registers))
+    # Back to the instruction that it came from.
+    registers.rip -= 2
+    registers.rax = number
+    registers.orig_rax = 2**64 - 1
+    ptrace(set_registers, ctypes.byref(registers))
+    ptrace(detach)
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("name, number", [("socket", 41), ("ptrace", 101), ("io_uring_enter", 426)])
+def test_a_qemu_that_makes_a_forbidden_system_call_is_killed_and_the_call_is_named(booting, name, number):
+    session = booting.session()
+    first = session.run("1")
+    (qemu,) = booting.qemus()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(session.run, "print('begun', flush=True); import time; time.sleep(60)")
+        time.sleep(1)
+        make_call(qemu, number)
+        result = running.result()
+    assert (result["outcome"], result["exit_code"]) == ("vm_lost", -1)
+    assert "%s (%d), which its jail forbids" % (name, number) in result["stderr"]
+    again = session.run("2")
+    assert again["stdout"] == "2\n" and again["vm_id"] != first["vm_id"]
+    session.kill()
+    wait_until(lambda: not booting.qemus())
+
+
+@pytest.mark.kvm
+def test_a_qemu_has_no_io_uring_and_two_filters(booting):
+    """Its requests would go around every filter of system calls."""
+    session = booting.session()
+    session.run("1")
+    (qemu,) = booting.qemus()
+    links = [os.readlink(link) for link in pathlib.Path("/proc/%d/fd" % qemu).iterdir()]
+    assert not any("io_uring" in link for link in links)
+    status = pathlib.Path("/proc/%d/status" % qemu).read_text()
+    assert re.search(r"Seccomp_filters:\s+2\n", status)
+    session.kill()
+    wait_until(lambda: not booting.qemus())
 
 
 # The disk

@@ -112,11 +112,11 @@ struct EngineBootstrap: Sendable {
     private func check(_ jail: Jail, root: JailRoot, spawner: NIOThreadPool) async throws {
         let disk = "\(configuration.directory)/empty.qcow2"
         let view = Jail.View(image: configuration.image.directory, disk: disk, usesKVM: false)
-        let (executable, arguments) = jail.command(qemu: root.qemu, view: view)
-        let outcome = try await ShortCommand(executable, arguments + ["--version"]).run(
-            spawner: spawner,
-            threads: threads
-        )
+        let filter = try Descriptor.memory("filter", of: SystemCallFilter(usesKVM: false).bytes)
+        let (executable, arguments) = jail.command(qemu: root.qemu, view: view, filter: 3)
+        var command = ShortCommand(executable, arguments + ["--version"])
+        command.descriptors = [filter.number]
+        let outcome = try await command.run(spawner: spawner, threads: threads)
         guard outcome.status == .exited(0) else {
             throw MicroVMError.cannotStart(
                 "QEMU's jail does not work here: \(outcome.output.suffix(300).trimmingCharacters(in: .whitespacesAndNewlines)). "

@@ -32,4 +32,10 @@ struct EngineContext: Sendable {
     /// For short blocking calls.
     var blocking: NIOThreadPool
     var timings = VMTimings()
+
+    /// A fresh file with the filter of system calls for a QEMU's jail.
+    func filter() throws -> Descriptor {
+        guard jail != .none else { return try .null() }
+        return try .memory("filter", of: SystemCallFilter(usesKVM: platform.accelerator == .kvm).bytes)
+    }
 }

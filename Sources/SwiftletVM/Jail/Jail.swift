@@ -27,13 +27,15 @@ package enum Jail: Equatable, Sendable {
     }
 
     /// How to start QEMU: the executable and what precedes QEMU's own arguments.
-    package func command(qemu: String, view: View) -> (executable: String, arguments: [String]) {
+    ///
+    /// - Parameter filter: the number of the descriptor on which bubblewrap gets a ``SystemCallFilter``.
+    package func command(qemu: String, view: View, filter: Int32) -> (executable: String, arguments: [String]) {
         guard case .bubblewrap(let executable, let root) = self else { return (qemu, []) }
         var arguments = [
             // No namespace can be made in it, and so no part of the kernel be reached that only its owner reaches.
             "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session", "--as-pid-1",
             "--cap-drop", "ALL",
-            "--uid", "65534", "--gid", "65534", "--hostname", "jail", "--clearenv",
+            "--seccomp", "\(filter)", "--uid", "65534", "--gid", "65534", "--hostname", "jail", "--clearenv",
             // Started by root, QEMU is root's user id to the kernel's settings: /proc must not be writable.
             "--ro-bind", root.directory, "/", "--proc", "/proc", "--remount-ro", "/proc",
             "--ro-bind", view.image, "/image",

@@ -49,24 +49,48 @@ package struct JailProbe: Sendable {
             memory: memory,
             template: template
         )
-        let machine = try await QEMUMachine.start(launch, resources: resources, logger: logger)
-        return try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { await machine.run() }
-            let listener = try Listener()
-            let isJailed = resources.jail != .none
-            let image = isJailed ? "/image" : resources.imageDirectory
+        let isJailed = resources.jail != .none
+        let image = isJailed ? "/image" : resources.imageDirectory
+        var attempts = try await withMachine(launch, resources: resources) { machine in
             var attempts: [Attempt] = []
             // Were QEMU dead, or its socket, every attempt would fail.
             try await Self.control(machine, image: image, id: "c1")
-            for way in Self.ways(jailed: isJailed, template: template, port: listener.port) {
-                attempts.append(await Self.attempt(way, on: machine))
+            for way in Self.ways(jailed: isJailed, template: template) {
+                attempts.append(try await Self.attempt(way, on: machine))
             }
             try await Self.control(machine, image: image, id: "c2")
-            attempts.append(Self.makeNamespace(machine))
-            attempts.append(try await Self.execute(on: machine, directory: directory))
+            return attempts + [Self.makeNamespace(machine)]
+        }
+        // Each of these is the end of its QEMU.
+        attempts.append(
+            try await withMachine(launch, resources: resources) { machine in
+                let listener = try Listener()
+                try await Self.control(machine, image: image, id: "c3")
+                return try await Self.attempt(Self.connecting(to: listener.port), on: machine)
+            }
+        )
+        attempts.append(
+            try await withMachine(launch, resources: resources) { machine in
+                try await Self.control(machine, image: image, id: "c4")
+                return try await Self.execute(on: machine, directory: directory)
+            }
+        )
+        return attempts
+    }
+
+    /// A QEMU for some attempts.
+    private func withMachine<Result: Sendable>(
+        _ launch: QEMULaunch,
+        resources: EngineContext,
+        _ body: @Sendable (QEMUMachine) async throws -> Result
+    ) async throws -> Result {
+        let machine = try await QEMUMachine.start(launch, resources: resources, logger: logger)
+        return try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await machine.run() }
+            let result = try await body(machine)
             machine.kill(.killed(reason: "The probe is over"))
             _ = try await machine.waitForEnd()
-            return attempts
+            return result
         }
     }
 
@@ -106,7 +130,7 @@ package struct JailProbe: Sendable {
         var arguments: String
     }
 
-    private static func ways(jailed: Bool, template: Template, port: Int) -> [Way] {
+    private static func ways(jailed: Bool, template: Template) -> [Way] {
         let directory = jailed ? "/template" : template.directory
         let files = ["memory", "state", "disk.qcow2"].map { name in
             open("write the template's \(name)", "\(directory)/\(name)", id: "w-\(name.prefix(4))", readOnly: false)
@@ -115,17 +139,20 @@ package struct JailProbe: Sendable {
             {"qom-type":"memory-backend-file","id":"m","size":1048576,"share":true,\
             "mem-path":"/proc/self/fd/\(QEMUCommand.Descriptor.memory.rawValue)"}
             """
-        let socket = """
-            {"id":"s","backend":{"type":"socket","data":{"server":false,\
-            "addr":{"type":"inet","data":{"host":"127.0.0.1","port":"\(port)"}}}}}
-            """
         return files + [
             Way(name: "write the shared memory", command: "object-add", arguments: memory),
-            Way(name: "connect to the host", command: "chardev-add", arguments: socket),
             open("see the server's process", "/proc/\(getpid())/status", id: "p", readOnly: true),
             open("read the host's files", "/etc/passwd", id: "f", readOnly: true),
             open("change the host's kernel settings", "/proc/sys/kernel/core_pattern", id: "k", readOnly: false),
         ]
+    }
+
+    private static func connecting(to port: Int) -> Way {
+        let socket = """
+            {"id":"s","backend":{"type":"socket","data":{"server":false,\
+            "addr":{"type":"inet","data":{"host":"127.0.0.1","port":"\(port)"}}}}}
+            """
+        return Way(name: "connect to the host", command: "chardev-add", arguments: socket)
     }
 
     private static func open(_ name: String, _ path: String, id: String, readOnly: Bool) -> Way {
@@ -135,14 +162,23 @@ package struct JailProbe: Sendable {
         return Way(name: name, command: "blockdev-add", arguments: arguments)
     }
 
-    private static func attempt(_ way: Way, on machine: QEMUMachine) async -> Attempt {
+    private static func attempt(_ way: Way, on machine: QEMUMachine) async throws -> Attempt {
+        machine.locate()
         do {
             try await machine.control(way.command, arguments: way.arguments)
             return Attempt(name: way.name, isBlocked: false, words: "it was possible")
         } catch {
+            if let attempt = refused(way.name, error) { return attempt }
+            var reason = "\(error)"
+            if reason == QMPError.gone.description {
+                let end = try await machine.waitForEnd()
+                if case .forbiddenSystemCall = end {
+                    return Attempt(name: way.name, isBlocked: true, words: "\(end)")
+                }
+                reason = "\(end)"
+            }
             // Another failure proves nothing.
-            return refused(way.name, error)
-                ?? Attempt(name: way.name, isBlocked: false, words: "it failed in another way: \(error)")
+            return Attempt(name: way.name, isBlocked: false, words: "it failed in another way: \(reason)")
         }
     }
 
@@ -172,7 +208,7 @@ package struct JailProbe: Sendable {
     private static func makeNamespace(_ machine: QEMUMachine) -> Attempt {
         let name = "make a user namespace"
         // QEMU is the jail's child, or our own where there is no jail.
-        guard let qemu = machine.innermostProcess else {
+        guard let qemu = machine.locate() else {
             return Attempt(name: name, isBlocked: false, words: "QEMU is gone")
         }
         let failure = cprocess_try_user_namespace(qemu)
@@ -195,7 +231,10 @@ package struct JailProbe: Sendable {
             // QEMU 10 is told that it may not fork, and lives on. QEMU 7.2 is killed before it can answer.
             if let attempt = refused(name, error) { return attempt }
             let end = try await machine.waitForEnd()
-            return Attempt(name: name, isBlocked: end == .hypervisorExited("signal 31"), words: "\(error): \(end)")
+            guard case .forbiddenSystemCall = end else {
+                return Attempt(name: name, isBlocked: false, words: "it failed in another way: \(error): \(end)")
+            }
+            return Attempt(name: name, isBlocked: true, words: "\(end)")
         }
         // A shell that was started gets a moment to show it.
         for _ in 0..<20 where !FileManager.default.fileExists(atPath: mark) && machine.end == nil {

@@ -33,6 +33,8 @@ package enum VMEnd: Equatable, Sendable, CustomStringConvertible {
     case agentFailed(String)
     /// QEMU ended by itself, or somebody killed it.
     case hypervisorExited(String)
+    /// QEMU made a system call that its jail forbids; its name, where this server may read the kernel's log.
+    case forbiddenSystemCall(SystemCall?)
     /// What came from the guest cannot be trusted any further.
     case protocolViolation(String)
 
@@ -43,6 +45,10 @@ package enum VMEnd: Equatable, Sendable, CustomStringConvertible {
         case .guestReset: "It rebooted or switched itself off"
         case .agentFailed(let words): "Its agent failed: \(words)"
         case .hypervisorExited(let how): "QEMU ended: \(how)"
+        case .forbiddenSystemCall(let call?):
+            "QEMU was killed for the system call \(call), which its jail forbids (signal 31)"
+        case .forbiddenSystemCall(nil):
+            "QEMU was killed for a system call that its jail forbids (signal 31); the kernel's log names it, which this server cannot read"
         case .protocolViolation(let what): "Its agent broke the protocol: \(what)"
         }
     }

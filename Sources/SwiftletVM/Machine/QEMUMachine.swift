@@ -166,6 +166,7 @@ final class QEMUMachine: Sendable {
     /// Loads the template's device state; the guest stays stopped.
     func restore() async throws {
         do {
+            qemu.locate()
             try await qemu.qmp.migrate("migrate-incoming", uri: "fd:\(QEMUCommand.Descriptor.state.rawValue)")
         } catch let error as QMPError {
             throw MicroVMError.cannotStart("The template's state was not accepted: \(error)")
@@ -195,8 +196,9 @@ final class QEMUMachine: Sendable {
         try await qemu.qmp.execute(command, arguments: arguments)
     }
 
-    /// QEMU's process id; nil when it is gone.
-    var innermostProcess: Int32? { qemu.innermost }
+    /// Looks for QEMU's process id; nil when it is gone.
+    @discardableResult
+    func locate() -> Int32? { qemu.locate() }
 
     /// Holds it to a VM's quota, or ends it.
     func limitDisk(to quota: DiskQuota) {

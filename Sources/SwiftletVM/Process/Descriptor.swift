@@ -29,6 +29,15 @@ struct Descriptor: ~Copyable {
         return Descriptor(owning: number)
     }
 
+    /// A file in memory with these bytes, at its beginning.
+    static func memory(_ name: String, of bytes: [UInt8]) throws -> Descriptor {
+        let file = Descriptor(owning: cprocess_memory_file(name))
+        guard file.number >= 0, write(file.number, bytes, bytes.count) == bytes.count,
+            lseek(file.number, 0, SEEK_SET) == 0
+        else { throw MicroVMError.cannotStart("A file in memory: \(String(cString: strerror(errno)))") }
+        return file
+    }
+
     /// Opens /dev/null for reading and writing.
     static func null() throws -> Descriptor {
         let number = open("/dev/null", O_RDWR | O_CLOEXEC)

@@ -17,6 +17,9 @@ package struct ShortCommand: Sendable {
     /// Added to a plain environment.
     package var environment: [String: String] = [:]
 
+    /// What it gets as descriptors 3, 4, ...; the caller closes its own.
+    var descriptors: [Int32] = []
+
     package init(_ executable: String, _ arguments: [String]) {
         self.executable = executable
         self.arguments = arguments
@@ -43,7 +46,7 @@ package struct ShortCommand: Sendable {
             environment: [
                 "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8",
             ].merging(environment) { $1 },
-            descriptors: [null.number, output.theirs, output.theirs],
+            descriptors: [null.number, output.theirs, output.theirs] + descriptors,
             on: spawner
         )
         output.closeTheirs()

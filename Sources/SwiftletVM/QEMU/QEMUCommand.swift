@@ -17,6 +17,8 @@ package struct QEMUCommand: Sendable {
         case memory = 6
         /// The devices' state; in a clone only.
         case state = 7
+        /// The filter of system calls, which bubblewrap takes and closes; nothing without a jail.
+        case filter = 8
     }
 
     /// Where a guest comes from.

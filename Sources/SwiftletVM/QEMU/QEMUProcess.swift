@@ -7,6 +7,7 @@ import Glibc
 import NIOCore
 import NIOPosix
 import SwiftletCore
+import Synchronization
 
 /// How a QEMU is to be started.
 struct QEMULaunch: Sendable {
@@ -36,6 +37,7 @@ struct QEMUProcess: Sendable {
     private let errors: TailCapture
     private let resources: EngineContext
     private let cgroup: VMCgroup?
+    private let lastKnown = LastKnownProcess()
 
     /// Spawns QEMU, in its jail and its cgroup. When anything fails, nothing of it is left.
     static func start(_ launch: QEMULaunch, resources: EngineContext) async throws -> QEMUProcess {
@@ -75,6 +77,7 @@ struct QEMUProcess: Sendable {
         let null = try Descriptor.null()
         // QEMU gets no more descriptors than it needs; where there is no state, it is another /dev/null.
         let state = try Descriptor.reading(launch.template?.state ?? "/dev/null")
+        let filter = try resources.filter()
         var limits = ChildProcess.Limits()
         // Until it is known whose VM it will be, the node's quota counts. A template's memory is no file on the disk, but counts as one.
         if launch.start != .bootIntoFile { limits.fileSize = DiskQuota(bytes: resources.diskLimit).fileSize }
@@ -88,7 +91,7 @@ struct QEMUProcess: Sendable {
             executable,
             arguments: arguments,
             environment: resources.jail == .none ? resources.qemu.environment : [:],
-            descriptors: [null.number, errors.theirs, errors.theirs] + inherited + [state.number],
+            descriptors: [null.number, errors.theirs, errors.theirs] + inherited + [state.number, filter.number],
             limits: limits,
             on: resources.spawner
         )
@@ -138,18 +141,27 @@ struct QEMUProcess: Sendable {
             // A template is the server's own work.
             diskRate: launch.start == .bootIntoFile ? nil : resources.diskRate
         )
-        let (executable, arguments) = resources.jail.command(qemu: resources.qemu.executable, view: view)
+        let (executable, arguments) = resources.jail.command(
+            qemu: resources.qemu.executable,
+            view: view,
+            filter: QEMUCommand.Descriptor.filter.rawValue
+        )
         return (executable, arguments + qemu.arguments)
     }
 
-    /// QEMU's process id; nil when it is gone.
-    var innermost: pid_t? { resources.jail == .none ? process.pid : process.children.first }
+    /// Looks for QEMU's process id; nil when it is gone.
+    @discardableResult
+    func locate() -> pid_t? {
+        let found = resources.jail == .none ? process.pid : process.children.first
+        if let found { lastKnown.note(found) }
+        return found
+    }
 
     /// Holds QEMU's files to a VM's quota: its guest keeps to that by itself, as long as nobody there changes what it is kept by.
     ///
     /// - Returns: false when it could not be done, as with a QEMU that is gone.
     func limitDisk(to quota: DiskQuota) -> Bool {
-        innermost.map { cprocess_limit_file_size($0, quota.fileSize) == 0 } ?? false
+        locate().map { cprocess_limit_file_size($0, quota.fileSize) == 0 } ?? false
     }
 
     /// MiB that QEMU and its jail hold alone; nil when they have ended. Blocks for a moment.
@@ -183,6 +195,12 @@ struct QEMUProcess: Sendable {
         if let reason, reason.hasPrefix("guest-") {
             return .guestReset
         }
+        // Not by our own hand; a QEMU without a jail has a filter of its own, which is a part of this one.
+        if status == .signaled(SIGSYS) {
+            let process = lastKnown.number
+            let call = try await resources.blocking.runUncancelled { process.flatMap(KernelLog().forbiddenCall) }
+            return .forbiddenSystemCall(call)
+        }
         let complaint = try await errors.text().trimmingCharacters(in: .whitespacesAndNewlines)
         return .hypervisorExited(complaint.isEmpty ? "\(status)" : "\(status): \(complaint)")
     }
@@ -196,6 +214,17 @@ struct QEMUProcess: Sendable {
     private static func line(after marker: String, in text: String) -> String? {
         guard let found = text.range(of: marker) else { return nil }
         return String(text[found.upperBound...].prefix { !$0.isNewline }.prefix(200))
+    }
+}
+
+/// The process id that a QEMU had when it was last looked at: the kernel's log knows it by that when it is gone.
+private final class LastKnownProcess: Sendable {
+    private let state = Mutex<pid_t?>(nil)
+
+    var number: pid_t? { state.withLock { $0 } }
+
+    func note(_ number: pid_t) {
+        state.withLock { $0 = number }
     }
 }
 

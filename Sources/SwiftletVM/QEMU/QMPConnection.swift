@@ -74,6 +74,8 @@ final class QMPConnection: Sendable {
 
 /// What QEMU said of a command.
 struct QMPError: Error, CustomStringConvertible {
+    static let gone = QMPError(description: "QEMU is gone")
+
     let description: String
 }
 
@@ -113,7 +115,7 @@ private final class QMPHandler: ChannelInboundHandler {
     }
 
     func execute(_ command: String, arguments: String) -> EventLoopFuture<Void> {
-        guard !closed else { return eventLoop.makeFailedFuture(QMPError(description: "QEMU is gone")) }
+        guard !closed else { return eventLoop.makeFailedFuture(QMPError.gone) }
         lastID += 1
         let promise = eventLoop.makePromise(of: Void.self)
         pending[lastID] = promise
@@ -125,7 +127,7 @@ private final class QMPHandler: ChannelInboundHandler {
     /// The end of the migration that is about to be started.
     func migrationEnd() -> EventLoopPromise<Void> {
         let promise = eventLoop.makePromise(of: Void.self)
-        if closed { promise.fail(QMPError(description: "QEMU is gone")) }
+        if closed { promise.fail(QMPError.gone) }
         migration = promise
         return promise
     }
@@ -169,9 +171,9 @@ private final class QMPHandler: ChannelInboundHandler {
 
     func channelInactive(context: ChannelHandlerContext) {
         closed = true
-        for promise in pending.values { promise.fail(QMPError(description: "QEMU is gone")) }
+        for promise in pending.values { promise.fail(QMPError.gone) }
         pending = [:]
-        migration?.fail(QMPError(description: "QEMU is gone"))
+        migration?.fail(QMPError.gone)
         context.fireChannelInactive()
     }
 
