@@ -35,7 +35,7 @@ package struct AccountServices: Sendable {
             passwordCost: PasswordHash.Cost = .standard,
             publicURL: String? = nil,
             proxies: Int = 0,
-            keyRetentionSeconds: Int = 90 * 86_400,
+            keyRetentionSeconds: Int = Defaults.retentionDays * 86_400,
             passwordThreads: NIOThreadPool = .singleton,
             time: any TimeSource = SystemTimeSource()
         ) {

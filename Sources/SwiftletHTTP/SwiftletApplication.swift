@@ -5,6 +5,7 @@ package import Hummingbird
 package import Logging
 import NIOCore
 package import SwiftletAccounts
+import SwiftletCore
 import SwiftletJSON
 package import SwiftletSessions
 package import SwiftletStore
@@ -18,7 +19,12 @@ package struct ServerConfiguration: Sendable {
     /// The server's version, for `/health`.
     package var version: String
 
-    package init(host: String = "127.0.0.1", port: Int = 8000, maximumBody: Int = 32 << 20, version: String) {
+    package init(
+        host: String = "127.0.0.1",
+        port: Int = Defaults.port,
+        maximumBody: Int = Defaults.bodyBytes,
+        version: String
+    ) {
         self.host = host
         self.port = port
         self.maximumBody = maximumBody

@@ -118,7 +118,7 @@ import Testing
         }
     }
 
-    @Test func aCallWhoseTimeEndsInTheQueueDoesNotRunAndSpawnsNoVM() async throws {
+    @Test func aCallWhoseTimeEndsInTheQueueDoesNotRun() async throws {
         try await TestServices.with { services in
             services.provider.endByHand()
             let session = try await services.session()
@@ -138,10 +138,34 @@ import Testing
             #expect(record.state == .timedOut)
             #expect(record.note?.contains("another python call of the session was running") == true)
             #expect(record.startedAt == nil)
-            #expect(services.provider.spawned.count == 1)
             #expect(vm.fakeAgent.executions.map(\.source) == ["1", "first"])
             vm.fakeAgent.executions[1].exit()
             await services.waitForEnd(of: try await first.handle)
+        }
+    }
+
+    @Test func aCallWhoseTimeEndsInTheQueueSpawnsNoVM() async throws {
+        try await TestServices.with { services in
+            services.provider.endByHand()
+            let session = try await services.session()
+            _ = try await services.execute(in: session)
+            let vm = services.provider.spawned[0]
+            vm.die(.guestPanic("test"))
+            async let first = services.executions.execute(services.request("first", in: session, timeout: nil))
+            // The watch over the VM waits for its end, and the first call does, which has its turn.
+            await until { vm.endWaiters >= 2 }
+            async let second = services.executions.execute(
+                services.request("second", in: session, timeout: .seconds(10))
+            )
+            // The lifetime, the purge, the upkeep, and the wait in the queue.
+            await services.time.sleepers(atLeast: 4)
+            services.time.advance(by: .seconds(10))
+            let record = try await second.result.record
+            #expect(record.state == .timedOut && record.startedAt == nil)
+            vm.vanish()
+            #expect(try await first.result.record.vmID == "vm-2")
+            #expect(services.provider.spawned.count == 2)
+            #expect(services.provider.spawned[1].fakeAgent.executions.map(\.source) == ["first"])
         }
     }
 
@@ -301,7 +325,7 @@ import Testing
                 let request = services.request("x", .bash, in: session, mode: .async)
                 handles.append(try await services.executions.start(request).handle)
             }
-            let database = try DatabaseQueue(path: services.databasePath)
+            let database = try services.secondConnection()
             try await database.write { [ids = handles.map(\.id)] database in
                 for (number, id) in ids.enumerated() {
                     try database.execute(

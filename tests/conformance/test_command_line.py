@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 
-from server import IMAGES, PROGRAM
+from server import IMAGES, PROGRAM, wait_until
 
 
 def exec_(server, *words, input=None, url=None):
@@ -76,6 +76,37 @@ def test_settings_out_of_range_are_refused_with_their_names(server):
     environment = dict(os.environ, SWIFTLET_VCPU_COUNT="many")
     result = subprocess.run([PROGRAM, "image", "list"], env=environment, capture_output=True, text=True, timeout=30)
     assert result.returncode != 0 and "SWIFTLET_VCPU_COUNT" in result.stderr
+    environment = dict(os.environ, SWIFTLET_VCPU_COUNT="3")
+    result = subprocess.run([PROGRAM, "image", "list"], env=environment, capture_output=True, text=True, timeout=30)
+    assert result.returncode != 0 and "one of: 1, 2, 4, 6, 8" in result.stderr
+
+
+def greeting(directory, tmp_path):
+    """What a server prints from its start to its end."""
+    environment = dict(os.environ, SWIFTLET_DATA_DIRECTORY=str(directory), SWIFTLET_IMAGES_DIRECTORY=str(tmp_path / "none"))
+    file = tmp_path / "output"
+    with open(file, "w") as output:
+        server = subprocess.Popen([PROGRAM, "serve", "--port", "0"], env=environment, stdout=output, stderr=output)
+        try:
+            wait_until(lambda: "listens on" in file.read_text(), 60)
+        finally:
+            server.terminate()
+            assert server.wait(60) == 0
+    return file.read_text()
+
+
+def test_a_key_is_printed_when_it_is_made_and_never_again(tmp_path):
+    directory = tmp_path / "data"
+    file = directory / "first-key"
+    first = greeting(directory, tmp_path)
+    key = file.read_text().strip()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert first.count(key) == 2 and "Key:  " + key in first
+    second = greeting(directory, tmp_path)
+    assert key not in second and str(file) in second
+    file.unlink()
+    third = greeting(directory, tmp_path)
+    assert key not in third and not file.exists()
 
 
 def test_flags_count_before_the_environment_and_that_before_the_file(tmp_path):

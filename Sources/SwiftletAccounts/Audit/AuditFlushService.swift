@@ -16,7 +16,7 @@ package struct AuditFlushService: Service {
         /// How many of the newest events may have executions, transfers and the like among them.
         package var events: Int
 
-        package init(seconds: Int = 90 * 86_400, events: Int = 1_000_000) {
+        package init(seconds: Int = Defaults.retentionDays * 86_400, events: Int = Defaults.auditEvents) {
             self.seconds = seconds
             self.events = events
         }

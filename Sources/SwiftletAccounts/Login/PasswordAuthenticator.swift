@@ -16,7 +16,6 @@ package struct PasswordAuthenticator: Sendable {
 
     /// Attempts from one client address, good or bad. Attempts over this rate are not counted as failures.
     private static let rate = Plan.Rate(perMinute: 60, burst: 60)
-    private static let maximumEmail = 254
 
     let users: UserStore
     let limiter: RateLimiter
@@ -74,6 +73,6 @@ package struct PasswordAuthenticator: Sendable {
     /// Whether a text can be an e-mail address. Other texts are never looked up: the database might treat a text with a NUL as equal
     /// to one without, for which the failures are counted separately.
     private static func isEmail(_ text: String) -> Bool {
-        text.utf8.count <= maximumEmail && text.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7f }
+        text.utf8.count <= Limits.emailBytes && text.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7f }
     }
 }

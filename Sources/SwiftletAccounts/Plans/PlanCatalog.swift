@@ -102,9 +102,9 @@ private struct PlanReader {
         plan.concurrentExecutions = try number("concurrentExecutions", in: 0...100_000)
         plan.vmLifetimeSeconds = try number("vmLifetimeSeconds", in: Limits.vmLifetimeSeconds)
         plan.memoryMB = try number("memoryMb", in: Limits.memoryMB)
-        plan.vcpuCount = try number("vcpuCount", in: Limits.planVCPUCount)
-        plan.diskMB = try number("diskMb", in: 64...1_048_576)
-        plan.outputLimitBytes = try number("outputLimitBytes", in: 1_024...(16 << 30))
+        plan.vcpuCount = try number("vcpuCount", oneOf: Limits.vcpuCounts)
+        plan.diskMB = try number("diskMb", in: Limits.diskMB)
+        plan.outputLimitBytes = try number("outputLimitBytes", in: Limits.outputBytes)
         if let egress = fields["egress"] {
             guard case .flag(let allowed) = egress else {
                 throw StoreError("'egress' of the plan \(name) must be true or false")
@@ -124,12 +124,18 @@ private struct PlanReader {
     }
 
     private func number(_ field: String, in range: ClosedRange<Int>) throws -> Int? {
+        try number(field, "from \(range.lowerBound) to \(range.upperBound)") { range.contains($0) }
+    }
+
+    private func number(_ field: String, oneOf values: [Int]) throws -> Int? {
+        try number(field, "of \(values.map(String.init).joined(separator: ", "))") { values.contains($0) }
+    }
+
+    private func number(_ field: String, _ allowed: String, isAllowed: (Int) -> Bool) throws -> Int? {
         guard let value = fields[field] else { return nil }
         if case .null = value { return nil }
-        guard case .number(let number) = value, range.contains(number) else {
-            throw StoreError(
-                "'\(field)' of the plan \(name) must be a number from \(range.lowerBound) to \(range.upperBound)"
-            )
+        guard case .number(let number) = value, isAllowed(number) else {
+            throw StoreError("'\(field)' of the plan \(name) must be a number \(allowed)")
         }
         return number
     }

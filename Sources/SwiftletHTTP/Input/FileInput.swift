@@ -45,8 +45,8 @@ enum FileInput {
         let full = path.first == slash ? path : Array("\(base)/".utf8) + path
         guard !full.contains(0) else { throw APIError(.badRequest, "A path cannot contain NUL") }
         let clean = full.split(separator: slash).flatMap { [slash] + $0 }
-        guard clean.count <= FileLocation.maximumPath else {
-            throw APIError(.badRequest, "A path has at most \(FileLocation.maximumPath) bytes")
+        guard clean.count <= Limits.pathBytes.upperBound else {
+            throw APIError(.badRequest, "A path has at most \(Limits.pathBytes.upperBound) bytes")
         }
         return clean.isEmpty ? [slash] : clean
     }

@@ -17,7 +17,7 @@ package actor ExecutionService: ExecutionAPI, Service {
         /// Where outputs are kept that are large, or of executions that take long.
         package var directory: String
         /// Bytes kept of each of an execution's streams.
-        package var outputLimit = 256 << 20
+        package var outputLimit = Defaults.outputBytes
         package var retention = RetentionLimits()
 
         package init(directory: String) {

@@ -7,12 +7,8 @@ package import SwiftletCore
 package struct FileLocation: Sendable {
     package var session: SessionID
     package var owner: UserID
-    /// Absolute; bytes of any kind but NUL, at most ``maximumPath``.
+    /// Absolute; bytes of any kind but NUL, at most as ``Limits/pathBytes`` has.
     package var path: [UInt8]
-
-    package static let maximumPath = 4_095
-    /// Bytes of one name in a directory.
-    package static let maximumName = 255
 
     package init(session: SessionID, owner: UserID, path: [UInt8]) {
         self.session = session

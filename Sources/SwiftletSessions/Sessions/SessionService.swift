@@ -12,11 +12,11 @@ package import SwiftletVM
 package actor SessionService: SessionAPI, Service {
     package struct Configuration: Sendable {
         /// Seconds that a VM lives when the session does not say.
-        package var defaultLifetimeSeconds = 300
-        package var defaultMemoryMB = 512
-        package var defaultVCPUCount = 2
+        package var defaultLifetimeSeconds = Defaults.vmLifetimeSeconds
+        package var defaultMemoryMB = Defaults.memoryMB
+        package var defaultVCPUCount = Defaults.vcpuCount
         /// Days for which ended VMs and unused sessions are remembered.
-        package var retentionDays = 90
+        package var retentionDays = Defaults.retentionDays
         /// Calls of one session that may run or wait at once.
         package var maximumCallsPerSession = 128
         /// Files of one session that may be moved at once.
@@ -101,7 +101,7 @@ package actor SessionService: SessionAPI, Service {
                 await leave(session)
             } catch {
                 await leave(session)
-                await forgetRow(of: record.id)
+                await deleteRow(of: record.id)
                 throw error
             }
         }
@@ -140,7 +140,7 @@ package actor SessionService: SessionAPI, Service {
     // MARK: Taking part
 
     /// Takes part in the session of a request, which is created if the request names none; every success needs a `leave(_:)` or
-    /// a `leave(_:discarding:)`.
+    /// a `leave(_:discardingBecause:)`.
     func enter(_ request: ExecutionRequest) async throws -> SessionEntry {
         try checkAccepting()
         if let id = request.session {
@@ -160,13 +160,17 @@ package actor SessionService: SessionAPI, Service {
     /// Ends the part of a call that did not run. A session that was made for it goes with its VM, as no client knows of it.
     func leave(_ entry: SessionEntry, discardingBecause reason: String) async {
         if entry.isMadeForCall {
-            await discard(entry.active)
-            auditSession(.sessionDeleted, by: .system, entry.record, because: reason)
+            if await discard(entry.active) {
+                auditSession(.sessionDeleted, by: .system, entry.record, because: reason)
+            }
         }
         await leave(entry.active)
     }
 
-    private func discard(_ session: ActiveSession) async {
+    /// Ends the session's VM and deletes its row.
+    ///
+    /// - Returns: false when the row could not be deleted, which is logged.
+    private func discard(_ session: ActiveSession) async -> Bool {
         do {
             try await end(session)
         } catch {
@@ -175,17 +179,21 @@ package actor SessionService: SessionAPI, Service {
                 metadata: ["session.id": "\(session.record.id)", "error": "\(error)"]
             )
         }
-        await forgetRow(of: session.record.id)
+        return await deleteRow(of: session.record.id)
     }
 
-    private func forgetRow(of id: SessionID) async {
+    /// - Returns: false when the row could not be deleted, which is logged.
+    @discardableResult
+    private func deleteRow(of id: SessionID) async -> Bool {
         do {
             _ = try await store.delete(id)
+            return true
         } catch {
             Logger.current.error(
                 "A session's record could not be deleted",
                 metadata: ["session.id": "\(id)", "error": "\(error)"]
             )
+            return false
         }
     }
 

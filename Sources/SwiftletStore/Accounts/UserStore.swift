@@ -22,7 +22,7 @@ package struct UserStore: Sendable {
     ) async throws -> User {
         let parts = email.split(separator: "@", omittingEmptySubsequences: false)
         let isPlain = email.unicodeScalars.allSatisfy { $0.value > 0x20 && $0.value != 0x7f }
-        guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty }), email.utf8.count <= 254, isPlain else {
+        guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty }), email.utf8.count <= Limits.emailBytes, isPlain else {
             throw StoreError("'\(email)' is not an e-mail address")
         }
         let user = try await database.writer.write { database in

@@ -21,13 +21,13 @@ extension MicroVMEngine {
         package var templates: String?
         package var templateLimits = TemplateLimits()
         /// The shape that most sessions have.
-        package var commonShape = VMShape(memoryMB: 512, vcpuCount: 2)
+        package var commonShape = VMShape(memoryMB: Defaults.memoryMB, vcpuCount: Defaults.vcpuCount)
         /// Machines that wait for a session, of that shape and of each shape at the most.
         package var pool = PoolPolicy.Limits(minimum: 0, maximum: 0)
         /// How long a guest may take to boot.
         package var bootTimeout: Duration = .seconds(60)
         /// Bytes that a VM may write to its disk on top of the image.
-        package var diskLimit: UInt64 = 4 << 30
+        package var diskLimit = UInt64(Defaults.diskMB) << 20
         /// Bytes that the QEMUs of all VMs together may write; nil for as many as are asked for.
         package var diskBudget: UInt64?
         /// How fast a VM may use its disk; nil for no limit.

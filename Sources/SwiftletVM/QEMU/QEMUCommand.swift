@@ -165,7 +165,7 @@ package struct QEMUCommand: Sendable {
     private func shared(_ path: String) -> String { file(path, more: ",\"read-only\":true,\"locking\":\"off\"") }
 
     private func file(_ path: String, more: String = "") -> String {
-        // Paths of ours may hold anything but a quote or a backslash, which `Files` never has; see `EngineContext`.
+        // Paths of ours may hold anything but a quote or a backslash, which `Files` never has; see `EngineBootstrap.checkPaths()`.
         "{\"driver\":\"file\",\"filename\":\"\(path)\",\"discard\":\"unmap\"\(more)}"
     }
 

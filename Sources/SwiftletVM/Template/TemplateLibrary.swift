@@ -186,7 +186,7 @@ package struct TemplateLimits: Equatable, Sendable {
     /// Seconds since the last use.
     package var maximumAge: TimeInterval
 
-    package init(maximumBytes: Int = 16 << 30, maximumAge: TimeInterval = 14 * 86_400) {
+    package init(maximumBytes: Int = Defaults.templatesMB << 20, maximumAge: TimeInterval = 14 * 86_400) {
         self.maximumBytes = maximumBytes
         self.maximumAge = maximumAge
     }

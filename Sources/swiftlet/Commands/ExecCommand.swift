@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import SwiftletClient
+import SwiftletCore
 
 struct ExecCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -30,7 +31,7 @@ struct ExecCommand: AsyncParsableCommand {
     var session: String?
 
     @Option(name: .shortAndLong, help: "Seconds to wait, 1 to 600.")
-    var timeout = 60
+    var timeout = Defaults.timeoutSeconds
 
     @Flag(name: .shortAndLong, help: "Tell the session's and the VM's id, and how long it took, on standard error.")
     var verbose = false

@@ -27,7 +27,7 @@ struct KeyCommand: AsyncParsableCommand {
         var expiresIn: Int?
 
         func validate() throws {
-            if let expiresIn, !(1...3_153_600_000).contains(expiresIn) {
+            if let expiresIn, !Limits.keyLifetimeSeconds.contains(expiresIn) {
                 throw ValidationError("--expires-in must be a number of seconds, from 1 to a hundred years")
             }
         }

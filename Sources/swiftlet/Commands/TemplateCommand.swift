@@ -35,10 +35,10 @@ struct TemplateCommand: AsyncParsableCommand {
 
         func validate() throws {
             guard memoryMb.map(Limits.memoryMB.contains) ?? true else {
-                throw ValidationError("--memory-mb: 128..8192")
+                throw ValidationError("--memory-mb: \(Limits.memoryMB.lowerBound)..\(Limits.memoryMB.upperBound)")
             }
             guard vcpuCount.map(Limits.vcpuCounts.contains) ?? true else {
-                throw ValidationError("--vcpu-count: 1, 2, 4, 6, 8")
+                throw ValidationError("--vcpu-count: \(Limits.vcpuCounts.map(String.init).joined(separator: ", "))")
             }
         }
 

@@ -101,31 +101,32 @@ struct Settings: Sendable {
         qemu = reader.string(.qemu) ?? "/usr/bin/qemu-system-x86_64"
         bubblewrap = reader.string(.bubblewrap) ?? "/usr/bin/bwrap"
         host = reader.string(.host) ?? "127.0.0.1"
-        port = try reader.integer(.port, in: 0...65_535) ?? 8000
+        port = try reader.integer(.port, in: 0...65_535) ?? Defaults.port
         logLevel = try reader.choice(.logLevel) ?? .info
         imageVariant = try reader.choice(.imageVariant) ?? .standard
         accelerator = try reader.choice(.accelerator) ?? .auto
-        vmLifetimeSeconds = try reader.integer(.vmLifetimeSeconds, in: Limits.vmLifetimeSeconds) ?? 300
-        memoryMB = try reader.integer(.memoryMb, in: Limits.memoryMB) ?? 512
-        vcpuCount = try reader.integer(.vcpuCount, in: 1...8) ?? 2
+        vmLifetimeSeconds =
+            try reader.integer(.vmLifetimeSeconds, in: Limits.vmLifetimeSeconds) ?? Defaults.vmLifetimeSeconds
+        memoryMB = try reader.integer(.memoryMb, in: Limits.memoryMB) ?? Defaults.memoryMB
+        vcpuCount = try reader.integer(.vcpuCount, oneOf: Limits.vcpuCounts) ?? Defaults.vcpuCount
         capacity = try Self.capacity(reader)
-        diskMB = try reader.integer(.diskMb, in: 64...1_048_576)
+        diskMB = try reader.integer(.diskMb, in: Limits.diskMB)
         diskBudgetMB = try reader.integer(.diskBudgetMb, in: 64...67_108_864)
         diskRate = try Self.diskRate(reader)
         let minimum = try reader.integer(.poolSize, in: 0...1_000) ?? 2
         let maximum = try reader.integer(.poolMaximum, in: 0...1_000) ?? max(8, minimum)
         pool = PoolPolicy.Limits(minimum: min(minimum, maximum), maximum: maximum)
         usesTemplates = try reader.flag(.templates) ?? true
-        templatesMaximumMB = try reader.integer(.templatesMaximumMb, in: 64...10_485_760) ?? 16_384
+        templatesMaximumMB = try reader.integer(.templatesMaximumMb, in: 64...10_485_760) ?? Defaults.templatesMB
         insecureNoJail = try reader.flag(.insecureNoJail) ?? false
         bootTimeoutSeconds = try reader.integer(.bootTimeoutSeconds, in: 5...600) ?? 120
-        outputLimitBytes = try reader.integer(.outputLimitBytes, in: 1_024...(16 << 30)) ?? 256 << 20
+        outputLimitBytes = try reader.integer(.outputLimitBytes, in: Limits.outputBytes) ?? Defaults.outputBytes
         retention = try Self.retention(reader)
-        bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? 32 << 20
+        bodyLimitBytes = try reader.integer(.bodyLimitBytes, in: 1_024...(1 << 30)) ?? Defaults.bodyBytes
         shutdownSeconds = try reader.integer(.shutdownSeconds, in: 0...600) ?? 30
-        retentionDays = try reader.integer(.retentionDays, in: 1...36_500) ?? 90
-        auditRetentionDays = try reader.integer(.auditRetentionDays, in: 1...36_500) ?? 90
-        auditMaximumEvents = try reader.integer(.auditMaximumEvents, in: 1_000...1_000_000_000) ?? 1_000_000
+        retentionDays = try reader.integer(.retentionDays, in: 1...36_500) ?? Defaults.retentionDays
+        auditRetentionDays = try reader.integer(.auditRetentionDays, in: 1...36_500) ?? Defaults.retentionDays
+        auditMaximumEvents = try reader.integer(.auditMaximumEvents, in: 1_000...1_000_000_000) ?? Defaults.auditEvents
         logFormat = try reader.choice(.logFormat) ?? .text
         plansFile = reader.string(.plansFile)
         defaultPlan = reader.string(.defaultPlan)
@@ -203,6 +204,15 @@ private struct SettingReader {
             throw ValidationError(
                 "\(name(setting)) is '\(text)'; it must be a number from \(range.lowerBound) to \(range.upperBound)"
             )
+        }
+        return number
+    }
+
+    func integer(_ setting: Setting, oneOf values: [Int]) throws -> Int? {
+        guard let text = string(setting) else { return nil }
+        guard let number = Int(text), values.contains(number) else {
+            let known = values.map(String.init).joined(separator: ", ")
+            throw ValidationError("\(name(setting)) is '\(text)'; it must be one of: \(known)")
         }
         return number
     }

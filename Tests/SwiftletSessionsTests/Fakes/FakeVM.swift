@@ -83,6 +83,7 @@ final class FakeVM: VirtualMachine {
         var end: VMEnd?
         var isRunning = false
         var isGone = false
+        var endWaiters = 0
     }
 
     let id: String
@@ -140,8 +141,12 @@ final class FakeVM: VirtualMachine {
         }
     }
 
+    /// How many times its end was waited for.
+    var endWaiters: Int { state.withLock { $0.endWaiters } }
+
     func waitForEnd() async throws -> VMEnd {
-        try await gone.futureResult.get()
+        state.withLock { $0.endWaiters += 1 }
+        return try await gone.futureResult.get()
     }
 
     func kill(reason: String) {

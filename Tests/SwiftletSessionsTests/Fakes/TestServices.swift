@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import GRDB
 import Logging
 import SwiftletAccounts
 import SwiftletCore
@@ -103,6 +104,13 @@ struct TestServices: Sendable {
 
     func execute(_ source: String = "1", in session: SessionID? = nil) async throws -> ExecutionRecord {
         try await executions.execute(request(source, in: session)).result.record
+    }
+
+    /// Another connection to the services' database, which waits while they write.
+    func secondConnection() throws -> DatabaseQueue {
+        var configuration = GRDB.Configuration()
+        configuration.busyMode = .timeout(10)
+        return try DatabaseQueue(path: databasePath, configuration: configuration)
     }
 
     /// Audit events of a type, the oldest first.

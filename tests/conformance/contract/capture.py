@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes down what users and operators of a server rely on, as text that can be compared.
 
-    python capture.py DIRECTORY        writes openapi.json, metrics.txt and help.txt into DIRECTORY
+    python capture.py DIRECTORY        writes openapi.json, metrics.txt, help.txt and settings.txt into DIRECTORY
 """
 
 import json
@@ -11,15 +11,8 @@ import sys
 
 import requests
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-COMMANDS = [
-    [], ["serve"], ["exec"], ["doctor"], ["image"], ["image", "build"], ["image", "import"], ["image", "export"],
-    ["image", "list"], ["template"], ["template", "build"],
-    ["template", "list"], ["template", "remove"], ["user"], ["user", "add"], ["user", "list"], ["user", "set-plan"],
-    ["user", "disable"], ["user", "enable"], ["user", "set-password"], ["key"], ["key", "create"], ["key", "list"],
-    ["key", "revoke"], ["audit"], ["bench"],
-]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests/conformance"))
 
 
 def openapi(server):
@@ -42,15 +35,29 @@ def metrics(server):
 
 
 def help_texts(server):
+    """The help of the program and of all its commands, found by what each help lists."""
     texts = []
-    for command in COMMANDS:
+
+    def add(*command):
         answer = server.command(*command, "--help")
-        if answer.returncode == 0:
-            texts.append("== swiftlet %s\n%s" % (" ".join(command), answer.stdout.rstrip()))
+        assert answer.returncode == 0, answer.stderr
+        texts.append("== swiftlet %s\n%s" % (" ".join(command), answer.stdout.rstrip()))
+        listed = answer.stdout.partition("\nSUBCOMMANDS:\n")[2].partition("\n\n")[0]
+        for name in re.findall(r"^  ([a-z][a-z-]*)", listed, re.M):
+            if name != "help":
+                add(*command, name)
+
+    add()
     return "\n\n".join(texts) + "\n"
 
 
-CAPTURES = {"openapi.json": openapi, "metrics.txt": metrics, "help.txt": help_texts}
+def settings(server):
+    """Name, environment variable and default of each setting; another test holds the page against the code."""
+    page = (ROOT / "docs/configuration.md").read_text()
+    return "\n".join(" | ".join(row) for row in re.findall(r"^\| (`\w+`) \| (`SWIFTLET_\w+`) \| (.*?) \|", page, re.M)) + "\n"
+
+
+CAPTURES = {"openapi.json": openapi, "metrics.txt": metrics, "help.txt": help_texts, "settings.txt": settings}
 
 
 if __name__ == "__main__":

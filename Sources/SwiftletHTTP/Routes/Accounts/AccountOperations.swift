@@ -49,9 +49,17 @@ extension Operation {
         .users,
         "What all of the caller's sessions have used, by UTC day",
         parameters: [
-            .query("days", "How many days up to today.", .integer("", 1...365).orElse(.integer(30))),
+            .query(
+                "days",
+                "How many days up to today.",
+                .integer("", Limits.usageDays).orElse(.integer(Defaults.usageDays))
+            ),
             .query("start_date", "The first day.", .dateOrNone),
-            .query("end_date", "The last day; both are included, and 365 at most.", .dateOrNone),
+            .query(
+                "end_date",
+                "The last day; both are included, and \(Limits.usageDays.upperBound) at most.",
+                .dateOrNone
+            ),
         ],
         replies: [
             .ok(
@@ -79,7 +87,8 @@ extension Operation {
                 "KeyRequest",
                 .object(optional: [
                     "description": .keyDescription.nullable, "expires_at": .expiry.nullable,
-                    "expires_in": .integer("Seconds from now, in place of `expires_at`.", 1...3_153_600_000).nullable,
+                    "expires_in": .integer("Seconds from now, in place of `expires_at`.", Limits.keyLifetimeSeconds)
+                        .nullable,
                 ])
             ),
             isRequired: false,
@@ -124,7 +133,8 @@ extension Operation {
                 "KeyChange",
                 .object(optional: [
                     "description": .keyDescription.nullable, "expires_at": .expiry.nullable,
-                    "expires_in": .integer("Seconds from now, in place of `expires_at`.", 1...3_153_600_000).nullable,
+                    "expires_in": .integer("Seconds from now, in place of `expires_at`.", Limits.keyLifetimeSeconds)
+                        .nullable,
                 ])
             ),
             isRequired: false,
@@ -154,7 +164,7 @@ extension Schema {
     fileprivate static let date = string("A UTC day.").with("format", "date")
     /// An empty one is none.
     fileprivate static let dateOrNone = any([date, string().with("const", "")])
-    fileprivate static let keyDescription = string("What it is for.", length: 0...200)
+    fileprivate static let keyDescription = string("What it is for.", length: 0...Limits.keyDescriptionBytes)
     fileprivate static let expiry = string("A moment in ISO 8601, in the future; UTC without a zone.")
         .example("2099-01-31T12:00:00Z")
 

@@ -10,7 +10,6 @@ import SwiftletStore
 /// Gives a command line a key: it starts a CLI authorization, the user logs in with a browser on the same machine, the browser is redirected
 /// with a code to the command line's port, and the command line exchanges code and verifier for a key (PKCE, RFC 7636).
 struct CommandLineLogin: Sendable {
-    private static let maximumBody = 16 << 10
     /// Requests from one address, to the two routes that command lines call.
     private static let rate = Plan.Rate(perMinute: 30, burst: 30)
     private static let path = "/api/cli-auth/login"
@@ -30,7 +29,7 @@ struct CommandLineLogin: Sendable {
     /// `POST /api/cli-auth/start`
     private func start(_ request: Request, _ context: AppContext) async throws -> Response {
         try await charge(request, context)
-        var reader = try BodyReader(try await request.collected(upTo: Self.maximumBody))
+        var reader = try BodyReader(try await request.collected(upTo: Limits.loginFormBytes))
         let start = CLIAuthorizationRequest(&reader)
         try reader.finish()
         guard let start, let base = accounts.publicURL ?? Self.base(of: request) else {
@@ -65,14 +64,18 @@ struct CommandLineLogin: Sendable {
         guard isFromOurPage(request) else {
             return LoginPage.message(.forbidden, "This form must be sent from the server's own page.")
         }
-        var form = FieldReader(form: try await request.collected(upTo: Self.maximumBody))
+        var form = FieldReader(form: try await request.collected(upTo: Limits.loginFormBytes))
         let email = form.requiredString("email")
         let password = form.requiredString("password")
         try form.finish()
         guard let authorization = try await accounts.cliAuthorizations.waiting(try context.parameters.require("id")),
             let redirect = LoopbackRedirect(authorization.redirectURI)
         else { return Self.over }
-        var page = LoginPage(device: authorization.device, email: String(email.prefix(254)), redirect: redirect)
+        var page = LoginPage(
+            device: authorization.device,
+            email: String(email.prefix(Limits.emailBytes)),
+            redirect: redirect
+        )
         let account: Account?
         do {
             let clientAddress = addresses.clientAddress(of: request, context)
@@ -97,7 +100,7 @@ struct CommandLineLogin: Sendable {
     /// `POST /api/cli-auth/exchange`
     private func exchange(_ request: Request, _ context: AppContext) async throws -> Response {
         try await charge(request, context)
-        var reader = try BodyReader(try await request.collected(upTo: Self.maximumBody))
+        var reader = try BodyReader(try await request.collected(upTo: Limits.loginFormBytes))
         let id = reader.requiredString("pairing_id") ?? ""
         let code = reader.requiredString("code") ?? ""
         let verifier = reader.requiredString("code_verifier") ?? ""
@@ -187,8 +190,12 @@ private struct CLIAuthorizationRequest {
         let device = reader.string("hostname")
         guard let state, let challenge, let method, let redirect else { return nil }
         let isText = state.utf8.allSatisfy { (0x21...0x7e).contains($0) }
-        if !(1...512).contains(state.utf8.count) || !isText {
-            reader.report("state", "value_error", "The state must have 1 to 512 visible ASCII characters")
+        if !Limits.loginStateBytes.contains(state.utf8.count) || !isText {
+            reader.report(
+                "state",
+                "value_error",
+                "The state must have 1 to \(Limits.loginStateBytes.upperBound) visible ASCII characters"
+            )
         } else if method != "S256" {
             reader.report("code_challenge_method", "literal_error", "Input should be 'S256'")
         } else if challenge.utf8.count != 43 || !challenge.utf8.allSatisfy(Self.isBase64URL) {

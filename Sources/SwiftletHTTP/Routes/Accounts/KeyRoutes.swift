@@ -9,10 +9,6 @@ import SwiftletStore
 
 /// A user's own API keys. Paths are served with and without a slash at their end.
 struct KeyRoutes: Sendable {
-    private static let maximumDescription = 200
-    /// A hundred years.
-    private static let longestExpiry = 3_153_600_000
-
     let authenticator: Authenticator
     let maximumBody: Int
 
@@ -105,11 +101,11 @@ struct KeyRoutes: Sendable {
 
     private func description(_ reader: inout BodyReader) -> String? {
         guard let text = reader.string("description") else { return nil }
-        guard text.utf8.count <= Self.maximumDescription, !text.utf8.contains(0) else {
+        guard text.utf8.count <= Limits.keyDescriptionBytes, !text.utf8.contains(0) else {
             reader.report(
                 "description",
                 "string_too_long",
-                "String should have at most \(Self.maximumDescription) bytes, and no NUL"
+                "String should have at most \(Limits.keyDescriptionBytes) bytes, and no NUL"
             )
             return nil
         }
@@ -118,7 +114,7 @@ struct KeyRoutes: Sendable {
 
     /// `expires_at`, a moment, or `expires_in`, seconds from now.
     private func expiry(_ reader: inout BodyReader) -> Date? {
-        let seconds = reader.integer("expires_in", in: 1...Self.longestExpiry)
+        let seconds = reader.integer("expires_in", in: Limits.keyLifetimeSeconds)
         guard let text = reader.string("expires_at") else {
             return seconds.map { Date().addingTimeInterval(Double($0)) }
         }
@@ -127,7 +123,7 @@ struct KeyRoutes: Sendable {
             reader.report("expires_at", "datetime_parsing", message, .string(text))
             return nil
         }
-        guard moment > Date(), moment < Date().addingTimeInterval(Double(Self.longestExpiry)) else {
+        guard moment > Date(), moment < Date().addingTimeInterval(Double(Limits.keyLifetimeSeconds.upperBound)) else {
             reader.report("expires_at", "datetime_future", "Input should be in the future", .string(text))
             return nil
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import HTTPTypes
+import SwiftletCore
 import SwiftletJSON
 
 extension Operation {
@@ -57,7 +58,10 @@ extension Operation {
                 "LoginRequest",
                 .object(
                     [
-                        "state": .string("Goes back to the caller.", length: 1...512).with("pattern", "^[!-~]+$"),
+                        "state": .string("Goes back to the caller.", length: Limits.loginStateBytes).with(
+                            "pattern",
+                            "^[!-~]+$"
+                        ),
                         "code_challenge": .string("A SHA-256 in base64url.").with("pattern", "^[A-Za-z0-9_-]{43}$"),
                         "code_challenge_method": .word(["S256"]),
                         "redirect_uri": .string("A port of the caller's own machine.")

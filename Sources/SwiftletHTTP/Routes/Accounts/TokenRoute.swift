@@ -8,15 +8,13 @@ import SwiftletJSON
 
 /// `POST /token`: OAuth2's password grant (RFC 6749, 4.3).
 struct TokenRoute: Sendable {
-    private static let maximumBody = 16 << 10
-
     let accounts: AccountServices
     let addresses: ClientAddressResolver
 
     var routes: [Route] { [Route(.post, "/token", .token, token, audit: .loggedIn)] }
 
     private func token(_ request: Request, _ context: AppContext) async throws -> Response {
-        var form = FieldReader(form: try await request.collected(upTo: Self.maximumBody))
+        var form = FieldReader(form: try await request.collected(upTo: Limits.loginFormBytes))
         let email = form.requiredString("username")
         let password = form.requiredString("password")
         let grant = form.string("grant_type") ?? "password"

@@ -15,13 +15,13 @@ extension Operation {
             .query("status", "Those that ended so.", .word(AuditStatus.allCases)),
             .query("user_id", "Those that concern a user; only oneself has any.", .integer("", 1...Int.max)),
             .query("session_id", "Those of a session.", .uuid()),
-            .query("vm_id", "Those of a VM.", .string(length: 0...64)),
+            .query("vm_id", "Those of a VM.", .string(length: 0...Limits.vmIDBytes)),
             .query("cursor", "The `next_cursor` of an answer: what follows it.", .string()),
             .query(
                 "limit",
                 "How many.",
-                .integer("", 1...AuditRoutes.largestPage)
-                    .orElse(.integer(AuditRoutes.defaultPage))
+                .integer("", Limits.auditPageItems)
+                    .orElse(.integer(Defaults.auditPageItems))
             ),
         ],
         replies: [

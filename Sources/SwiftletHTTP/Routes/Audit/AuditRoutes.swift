@@ -9,8 +9,6 @@ import SwiftletStore
 
 /// A user's audit events.
 struct AuditRoutes: Sendable {
-    static let largestPage = 200
-    static let defaultPage = 50
 
     let log: AuditBuffer
     let authenticator: Authenticator
@@ -27,9 +25,9 @@ struct AuditRoutes: Sendable {
     private func events(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         var query = FieldReader(queryOf: request)
-        var filter = AuditStore.Filter(owner: user, limit: Self.defaultPage)
+        var filter = AuditStore.Filter(owner: user, limit: Defaults.auditPageItems)
         let groups = AuditEventType.catalog.map(\.group)
-        filter.limit = query.integer("limit", in: 1...Self.largestPage) ?? filter.limit
+        filter.limit = query.integer("limit", in: Limits.auditPageItems) ?? filter.limit
         filter.group = query.parsed("event_group", "one of: " + groups.joined(separator: ", ")) {
             groups.contains($0) ? $0 : nil
         }
@@ -37,7 +35,7 @@ struct AuditRoutes: Sendable {
         let statuses = AuditStatus.allCases.map(\.rawValue).joined(separator: ", ")
         filter.status = query.parsed("status", "one of: " + statuses) { AuditStatus(rawValue: $0) }
         filter.session = query.parsed("session_id", "a session's id") { SessionID(rawValue: $0) }
-        filter.vmID = query.parsed("vm_id", "a VM's id") { $0.utf8.count <= 64 ? $0 : nil }
+        filter.vmID = query.parsed("vm_id", "a VM's id") { $0.utf8.count <= Limits.vmIDBytes ? $0 : nil }
         filter.before = query.parsed("cursor", "the next_cursor of an answer") { AuditEventID(rawValue: $0) }
         let owner = query.integer("user_id", in: 1...Int.max)
         try query.finish()

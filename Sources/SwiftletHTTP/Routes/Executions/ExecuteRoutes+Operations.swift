@@ -81,7 +81,7 @@ extension Parameter {
     static let idempotencyKey = header(
         "Idempotency-Key",
         "The same request with the same key runs once in 24 hours; a retry gets the first one's answer. Printable ASCII.",
-        .string(length: 1...255).with("pattern", "^[ -~]+$")
+        .string(length: Limits.idempotencyKeyBytes).with("pattern", "^[ -~]+$")
     )
 
     static let lastEventID = header(
@@ -136,7 +136,8 @@ extension Schema {
                     "`python` (`py`, `python3`), `bash` (`sh`, `shell`) or `javascript` (`js`, `node`)."
                 )
                 .orElse("python").nullable,
-                "timeout": .integer("Seconds that the caller waits for the answer.", 1...600).orElse(.integer(60)),
+                "timeout": .integer("Seconds that the caller waits for the answer.", Limits.timeoutSeconds)
+                    .orElse(.integer(Defaults.timeoutSeconds)),
                 "vault_ids": .array(of: .string(), "Ids of vaults.").nullable,
             ],
             about: "Code or a command to run."

@@ -9,8 +9,6 @@ import SwiftletStore
 
 /// `POST /execute` and `POST /execute_async`: run code in the caller's microVM.
 struct ExecuteRoutes: Sendable {
-    /// The largest source, in bytes.
-    private static let maximumSource = 16 << 20
     private static let replayed = HTTPField.Name("idempotent-replayed")
 
     let executions: any ExecutionAPI
@@ -113,7 +111,7 @@ struct ExecuteRoutes: Sendable {
         let code = reader.string("code")
         let session = reader.string("session_id")
         let language = reader.string("language") ?? "python"
-        let timeout = reader.integer("timeout", in: 1...600)
+        let timeout = reader.integer("timeout", in: Limits.timeoutSeconds)
         let vaults = reader.stringArray("vault_ids") ?? []
         let source = code ?? command
         if Language(name: language) == .bash, source?.utf8.contains(0) == true {
@@ -122,8 +120,8 @@ struct ExecuteRoutes: Sendable {
         RequestAuditContext.record { $0.session = session.flatMap { SessionID(rawValue: $0) } }
         try reader.finish()
         guard let source else { throw Self.missingSource }
-        guard source.utf8.count <= Self.maximumSource else {
-            throw APIError(.contentTooLarge, "The code is larger than \(Self.maximumSource) bytes")
+        guard source.utf8.count <= Limits.sourceBytes else {
+            throw APIError(.contentTooLarge, "The code is larger than \(Limits.sourceBytes) bytes")
         }
         guard let language = Language(name: language) else {
             let known = Language.allCases.map(\.rawValue).joined(separator: ", ")
@@ -164,12 +162,14 @@ extension IdempotencyClaim {
     /// - Throws: `ValidationFailure` for a key that is none.
     fileprivate init?(of request: Request, path: String, _ reader: BodyReader) throws {
         guard let name = Self.header, let key = request.headers[name] else { return nil }
-        guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x20...0x7e).contains($0) }) else {
+        guard Limits.idempotencyKeyBytes.contains(key.utf8.count), key.utf8.allSatisfy({ (0x20...0x7e).contains($0) })
+        else {
             throw ValidationFailure(problems: [
                 .init(
                     type: "value_error",
                     location: ["header", "Idempotency-Key"],
-                    message: "The key must have 1 to 255 printable ASCII characters"
+                    message:
+                        "The key must have 1 to \(Limits.idempotencyKeyBytes.upperBound) printable ASCII characters"
                 )
             ])
         }

@@ -10,7 +10,7 @@ extension Operation {
         .execution,
         "Lists executions, the newest first",
         parameters: [
-            .query("limit", "How many.", .integer("", 1...1_000).orElse(.integer(100))),
+            .query("limit", "How many.", .integer("", Limits.pageItems).orElse(.integer(Defaults.pageItems))),
             .query("before", "The id in `x-next-cursor`: those before it.", .executionID),
             .query("session_id", "Those of a session.", .uuid()),
             .query("status", "Those in a state.", .word(ExecutionState.allCases)),

@@ -32,7 +32,10 @@ struct ExecutionRoutes: Sendable {
     private func list(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         var query = FieldReader(queryOf: request)
-        var filter = ExecutionStore.Filter(owner: user, limit: query.integer("limit", in: 1...1_000) ?? 100)
+        var filter = ExecutionStore.Filter(
+            owner: user,
+            limit: query.integer("limit", in: Limits.pageItems) ?? Defaults.pageItems
+        )
         filter.session = query.parsed("session_id", "a session's id") { SessionID(rawValue: $0) }
         filter.states = query.parsed("status", Self.quotedNames(of: ExecutionState.allCases)) {
             ExecutionState(rawValue: $0)

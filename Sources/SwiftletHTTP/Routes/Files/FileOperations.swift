@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import HTTPTypes
+import SwiftletCore
 import SwiftletJSON
 import SwiftletSessions
 
@@ -44,7 +45,11 @@ struct FileOperations: Sendable {
             "A directory is listed, or with `recursive=true` answered as a tar archive.",
             parameters: [
                 .flag("recursive", "The directory as a tar archive."),
-                .query("limit", "Entries of a page.", .integer("", 1...10_000).orElse(.integer(1_000))),
+                .query(
+                    "limit",
+                    "Entries of a page.",
+                    .integer("", Limits.directoryPageItems).orElse(.integer(Defaults.directoryPageItems))
+                ),
                 .query("after", "`next` of the page before.", .string()),
                 .header("Range", "One range of bytes.", .string().example("bytes=0-99")),
                 .header("If-Range", "An `ETag` or `Last-Modified`: the range counts if it is still so.", .string()),
@@ -138,7 +143,7 @@ struct FileOperations: Sendable {
                     "UploadForm",
                     .object(
                         [
-                            "remote_path": .string("The guest's path; relative to `/app`.", length: 1...4_000),
+                            "remote_path": .string("The guest's path; relative to `/app`.", length: Limits.pathBytes),
                             "session_id": .uuid(), "file": .bytes,
                         ],
                         optional: [
@@ -188,7 +193,11 @@ struct FileOperations: Sendable {
 }
 
 extension Parameter {
-    fileprivate static let file = path("path", "The guest's path; it may have slashes.", .string(length: 1...4_095))
+    fileprivate static let file = path(
+        "path",
+        "The guest's path; it may have slashes.",
+        .string(length: Limits.pathBytes)
+    )
 
     fileprivate static func flag(_ name: String, _ description: String) -> Parameter {
         query(name, description, .flag().orElse(.bool(false)))

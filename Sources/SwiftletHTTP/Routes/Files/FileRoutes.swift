@@ -8,8 +8,6 @@ import SwiftletSessions
 
 /// `/v1/sessions/{id}/files/{path}`: reading and listing. Writing is in `FileWriteRoutes`.
 struct FileRoutes: Sendable {
-    private static let defaultPage = 1_000
-    private static let largestPage = 10_000
 
     let files: any FileAPI
     let authenticator: Authenticator
@@ -32,7 +30,7 @@ struct FileRoutes: Sendable {
         let user = try await authenticator.user(request.headers)
         let (file, isDirectory) = try FileInput.location(of: request, context, user: user)
         var query = FieldReader(queryOf: request)
-        let limit = query.integer("limit", in: 1...Self.largestPage) ?? Self.defaultPage
+        let limit = query.integer("limit", in: Limits.directoryPageItems) ?? Defaults.directoryPageItems
         let isRecursive = query.flag("recursive")
         let after = Self.after(&query)
         // A wrong parameter is refused whatever is at the path, and whether it would matter there or not.
@@ -75,9 +73,9 @@ struct FileRoutes: Sendable {
     /// The name behind which a listing begins.
     private static func after(_ query: inout FieldReader) -> [UInt8] {
         let after = query.bytes("after") ?? []
-        if after.count > FileLocation.maximumName {
+        if after.count > Limits.nameBytes.upperBound {
             let start = String(decoding: after.prefix(64), as: UTF8.self)
-            let message = "Input should have at most \(FileLocation.maximumName) bytes"
+            let message = "Input should have at most \(Limits.nameBytes.upperBound) bytes"
             query.report("after", "value_error", message, input: start)
         }
         return after
@@ -136,6 +134,6 @@ enum PartialFile {
     static func path(of path: [UInt8]) -> [UInt8]? {
         let start = (path.lastIndex(of: UInt8(ascii: "/")) ?? -1) + 1
         let partial = path[..<start] + Array(".".utf8) + path[start...] + Array(".partial".utf8)
-        return partial.count <= FileLocation.maximumPath ? Array(partial) : nil
+        return partial.count <= Limits.pathBytes.upperBound ? Array(partial) : nil
     }
 }

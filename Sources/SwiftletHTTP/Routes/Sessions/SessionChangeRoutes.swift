@@ -27,7 +27,7 @@ struct SessionChangeRoutes: Sendable {
     private func sandboxes(_ request: Request, _ context: AppContext) async throws -> Response {
         let user = try await authenticator.user(request.headers)
         var query = FieldReader(queryOf: request)
-        let limit = query.integer("limit", in: 1...1_000) ?? 100
+        let limit = query.integer("limit", in: Limits.pageItems) ?? Defaults.pageItems
         let filter = Self.filter(&query)
         try query.finish()
         let found = try await sessions.sandboxes(owner: user).lazy

@@ -96,7 +96,7 @@ extension Operation {
                 "A JSON object: those that have all its pairs.",
                 .string().example(#"{"purpose": "demo"}"#)
             ),
-            .query("limit", "How many.", .integer("", 1...1_000).orElse(.integer(100))),
+            .query("limit", "How many.", .integer("", Limits.pageItems).orElse(.integer(Defaults.pageItems))),
         ],
         replies: [
             .ok(

@@ -9,7 +9,7 @@ import SwiftletStore
 
 /// Usage of sessions and users.
 struct UsageRoutes: Sendable {
-    private static let maximumDays = 365
+    private static let maximumDays = Limits.usageDays.upperBound
 
     let sessions: any SessionAPI
     let usage: UsageStore
@@ -63,7 +63,7 @@ struct UsageRoutes: Sendable {
 
     /// The days of the query; today when the query is wrong.
     private static func period(_ query: inout FieldReader, today: UTCDay) -> ClosedRange<UTCDay> {
-        let days = query.integer("days", in: 1...maximumDays) ?? 30
+        let days = query.integer("days", in: Limits.usageDays) ?? Defaults.usageDays
         let start = day("start_date", &query)
         let end = day("end_date", &query)
         let last = end ?? start.map { min(today, $0.advanced(by: maximumDays - 1)) } ?? today
